@@ -1,0 +1,56 @@
+"""Every bound in one place, with its unit in its name. A bound is a number, never a policy."""
+
+from __future__ import annotations
+
+# Payloads and frames.
+INLINE_BYTES_MAX = 64 * 1024
+"""A payload up to this size travels and rests in its row; above it, by reference to a blob."""
+PAYLOAD_BYTES_MAX = 512 * 1024 * 1024
+FRAME_BYTES_MAX = 256 * 1024
+UNACKED_BYTES_MAX = 512 * 1024
+HELLO_BYTES_MAX = 64 * 1024 * 1024
+"""All frames of one hello together: outbox and spool with inline results."""
+MESSAGES_PER_FRAME_MAX = 4096
+BLOB_CHUNK_BYTES = 256 * 1024
+
+# Names and words a user chooses.
+NAME_BYTES_MAX = 512
+KEY_BYTES_MAX = 1024
+TAGS_MAX = 32
+PRIORITY_MIN = -1000
+PRIORITY_MAX = 1000
+DELAY_MS_MAX = 10 * 365 * 24 * 3600 * 1000
+ERROR_TEXT_BYTES_MAX = 16 * 1024
+EVIDENCE_BYTES_MAX = 4 * 1024
+
+# Budgets of one task (LEASES.md). The event after the last one allowed ends the task.
+LOSSES_MAX = 5
+CRASHES_MAX = 3
+OUT_OF_MEMORY_MAX = 1
+ENVIRONMENT_MAX = 5
+FREE_RETURNS_MAX = 100
+UNHEARD_MAX = 5
+"""Free lapses on silence alone: later ones are losses, because nobody knows what ran."""
+
+# Coordinator.
+INBOX_MESSAGES_MAX = 20_000
+TURN_MESSAGES_MAX = 2_000
+WINDOW_TASKS_MAX = 4_096
+WINDOW_LOW_TASKS = 1_024
+WINDOW_BYTES_MAX = 32 * 1024 * 1024
+OUTSTANDING_MAX = 1_024
+"""Assignments that one worker may hold beyond what it runs."""
+CACHE_TASKS_MAX = 20_000
+PAGE_ROWS_MAX = 10_000
+AGEING_MS_PER_PRIORITY = 600_000
+"""Ten minutes of waiting weigh as much as one level of priority."""
+
+# Time.
+LEASE_SECONDS = 10.0
+HEARTBEAT_SECONDS = 1.0
+OUTAGE_CREDIT_SECONDS_MIN = 3.0
+OUTAGES_IN_A_ROW_MAX = 2
+CANCEL_GRACE_SECONDS = 5.0
+AVOID_SECONDS_BASE = 1.0
+AVOID_SECONDS_MAX = 60.0
+EMBEDDED_LINGER_SECONDS = 5.0
