@@ -297,7 +297,7 @@ class FaultProxy:
             tallies=self._tallies,
         )
         self._connections[number] = connection
-        task = self._tasks.start(f"proxy connection {number}", connection.run())
+        task = self._tasks.watched(f"proxy connection {number}", connection.run())
         connection.runs_in(task)
         task.add_done_callback(lambda _: self._forget(number))
 
