@@ -83,10 +83,9 @@ def parse_id(text: str) -> TaskId:
     digits = text.strip().replace("-", "")
     if len(digits) != 2 * ID_BYTES:
         raise ValueError(f"{text!r} is not a task id: it has {len(digits)} hex digits, not 32")
-    try:
-        return TaskId(bytes.fromhex(digits))
-    except ValueError:
-        raise ValueError(f"{text!r} is not a task id: it is not hexadecimal") from None
+    if not _is_hexadecimal(digits):
+        raise ValueError(f"{text!r} is not a task id: it is not hexadecimal")
+    return TaskId(bytes.fromhex(digits))
 
 
 def prefix_range(text: str) -> tuple[bytes, bytes]:
@@ -95,9 +94,14 @@ def prefix_range(text: str) -> tuple[bytes, bytes]:
     Raises ValueError where the text is empty, too long or not hexadecimal.
     """
     digits = text.strip().replace("-", "").lower()
-    if not digits or len(digits) > 2 * ID_BYTES or any(c not in "0123456789abcdef" for c in digits):
+    if not digits or len(digits) > 2 * ID_BYTES or not _is_hexadecimal(digits):
         raise ValueError(f"{text!r} is not the beginning of a task id")
     return (
         bytes.fromhex(digits.ljust(2 * ID_BYTES, "0")),
         bytes.fromhex(digits.ljust(2 * ID_BYTES, "f")),
     )
+
+
+def _is_hexadecimal(digits: str) -> bool:
+    # `bytes.fromhex` alone would skip blanks inside, and return a shorter id.
+    return all(digit in "0123456789abcdefABCDEF" for digit in digits)

@@ -1,0 +1,157 @@
+"""The `holdfast` command: its subcommands, loaded when they are called, and its exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from enum import IntEnum
+
+import click
+
+from holdfast.errors import (
+    ConfigurationError,
+    HoldfastError,
+    IndefiniteError,
+    InvalidInputError,
+    NoCoordinatorError,
+    TaskCancelledError,
+    TaskError,
+    UnknownTaskError,
+)
+
+
+class Exit(IntEnum):
+    """The exit codes of every subcommand."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    UNKNOWN_TASK = 3
+    NO_COORDINATOR = 4
+    REFUSED = 5
+    UNFINISHED = 6
+    CANCELLED = 7
+    INTERRUPTED = 130
+
+
+EXIT_TEXT = {
+    Exit.OK: "it went well",
+    Exit.FAILED: "the task failed, or what was compared differs",
+    Exit.USAGE: "the words of the command are off",
+    Exit.UNKNOWN_TASK: "no task, or no single one, has this id",
+    Exit.NO_COORDINATOR: "nobody answers at the URL, or none could be started",
+    Exit.REFUSED: "the coordinator refused; the text says why",
+    Exit.UNFINISHED: "the task is not finished within the time given",
+    Exit.CANCELLED: "the task was cancelled",
+    Exit.INTERRUPTED: "Ctrl-C; tasks go on",
+}
+
+_COMMANDS = {
+    "up": ("holdfast.cli.processes", "up"),
+    "coordinator": ("holdfast.cli.processes", "coordinator"),
+    "worker": ("holdfast.cli.processes", "worker"),
+    "submit": ("holdfast.cli.tasks", "submit"),
+    "ls": ("holdfast.cli.tasks", "ls"),
+    "status": ("holdfast.cli.tasks", "status"),
+    "result": ("holdfast.cli.tasks", "result"),
+    "cancel": ("holdfast.cli.tasks", "cancel"),
+    "story": ("holdfast.cli.tasks", "story"),
+    "why": ("holdfast.cli.tasks", "why"),
+    "workers": ("holdfast.cli.fleet", "workers"),
+    "drain": ("holdfast.cli.fleet", "drain"),
+    "demo": ("holdfast.cli.demo", "demo"),
+    "bench": ("holdfast.cli.bench", "bench"),
+    "version": ("holdfast.cli.fleet", "version"),
+}
+
+_SHORT = {
+    "up": "Run a coordinator and a worker here, until Ctrl-C.",
+    "coordinator": "Run a coordinator.",
+    "worker": "Run a worker.",
+    "submit": "Submit a function by its import path.",
+    "ls": "List tasks, newest first.",
+    "status": "Show one task.",
+    "result": "Print the result of a task, waiting for it.",
+    "cancel": "Cancel tasks.",
+    "story": "Tell all that happened to a task.",
+    "why": "Say in one line why a task is where it is.",
+    "workers": "List workers.",
+    "drain": "Let a worker finish what it runs and leave.",
+    "demo": "Index a tree of files while everything is killed; prove that nothing is lost.",
+    "bench": "Measure this machine.",
+    "version": "Print the version.",
+}
+
+
+class Commands(click.Group):
+    """The subcommands, each imported when it is called, so that `--help` is quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the help."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one subcommand."""
+        target = _COMMANDS.get(cmd_name)
+        if target is None:
+            return None
+        command = getattr(importlib.import_module(target[0]), target[1])
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the subcommands without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_SHORT.items()))
+
+
+@click.command(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: "
+    + "; ".join(f"{int(code)} {text}" for code, text in EXIT_TEXT.items())
+    + ".",
+)
+def holdfast() -> None:
+    """Run Python functions so that nothing you submitted is lost, whatever dies.
+
+    Without --url and --state-dir, commands speak with the coordinator of ./.holdfast, and start
+    one where none runs. Any unique beginning of an id will do.
+    """
+
+
+def main() -> None:
+    """Run the command line, and turn what went wrong into one line and an exit code."""
+    try:
+        holdfast(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(Exit.USAGE)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted; what was submitted goes on", err=True)
+        sys.exit(Exit.INTERRUPTED)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output left, as `head` does.
+        sys.stderr.close()
+        sys.exit(Exit.OK)
+    except HoldfastError as error:
+        click.echo(f"holdfast: {error}", err=True)
+        sys.exit(exit_code(error))
+    except TimeoutError as error:
+        click.echo(f"holdfast: {str(error) or 'not finished in time'}", err=True)
+        sys.exit(Exit.UNFINISHED)
+
+
+def exit_code(error: HoldfastError) -> Exit:
+    """Return the exit code of an error."""
+    if isinstance(error, UnknownTaskError):
+        return Exit.UNKNOWN_TASK
+    if isinstance(error, NoCoordinatorError | IndefiniteError):
+        return Exit.NO_COORDINATOR
+    if isinstance(error, ConfigurationError | InvalidInputError):
+        return Exit.USAGE
+    if isinstance(error, TaskCancelledError):
+        return Exit.CANCELLED
+    return Exit.FAILED if isinstance(error, TaskError) else Exit.REFUSED

@@ -1,0 +1,71 @@
+"""Options that several commands share, and how their answers are shown."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from holdfast import wiring
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+url_option = click.option("--url", help="The coordinator: http://host:port or unix:/path.")
+state_option = click.option(
+    "--state-dir", type=click.Path(path_type=Path), help="State directory [./.holdfast]."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout.")
+
+
+def with_client(command: F) -> F:
+    """Give a command `client`, connected as `--url` and `--state-dir` say."""
+
+    @url_option
+    @state_option
+    @wraps(command)
+    def connected(*args: Any, url: str | None, state_dir: Path | None, **words: Any) -> Any:
+        with wiring.connect(url, state_dir=state_dir) as client:
+            return command(*args, client=client, **words)
+
+    return connected  # type: ignore[return-value]  # the same command, with two more options
+
+
+def show_json(value: Any) -> None:
+    """Print a value as JSON, one line."""
+    click.echo(json.dumps(value, ensure_ascii=False))
+
+
+def show_table(rows: Sequence[Sequence[str]], head: Sequence[str]) -> None:
+    """Print rows in columns; the head goes with them only on a terminal."""
+    lines = [list(map(str, row)) for row in rows]
+    if sys.stdout.isatty():
+        lines.insert(0, [word.upper() for word in head])
+    widths = [max((len(line[i]) for line in lines), default=0) for i in range(len(head))]
+    for line in lines:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
+
+
+def show_fields(fields: Iterable[tuple[str, Any]]) -> None:
+    """Print names and values, those without a value left out."""
+    kept = [(name, value) for name, value in fields if value not in ("", 0, [], {}, None)]
+    width = max((len(name) for name, _ in kept), default=0)
+    for name, value in kept:
+        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        click.echo(f"{name.ljust(width)}  {text}")
+
+
+def at(milliseconds: int) -> str:
+    """Return a local time of day with milliseconds, with the date where it is not today."""
+    if not milliseconds:
+        return ""
+    moment = time.localtime(milliseconds / 1000)
+    today = time.strftime("%Y-%m-%d") == time.strftime("%Y-%m-%d", moment)
+    form = "%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S"
+    return f"{time.strftime(form, moment)}.{milliseconds % 1000:03d}"

@@ -1,0 +1,247 @@
+"""What the client's loop knows of its tasks: on their way, sent, held back, or watched.
+
+Owns the accounts of one session after another: each submission stands in one place, and moves by
+what the coordinator says. Used on the loop's thread only. It never touches a socket: it takes
+messages, and fills a queue with messages.
+
+    intake → [uploading] → sent → watched → settled
+                  ↑          ├→ refused for now → fresh → sent
+                fresh        └→ the channel broke → repeated → sent, with `again`
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from holdfast.client.future import End, Future, keep_all, settle_all
+from holdfast.client.intake import Intake, Submission
+from holdfast.errors import (
+    HoldfastError,
+    InvalidInputError,
+    KeyConflictError,
+    RefusedError,
+    UnknownTaskError,
+)
+from holdfast.model.ids import TaskId
+from holdfast.model.messages import Accepted, Message, PutCode, Refused, Submit, Watch
+from holdfast.model.task import Spec
+
+BATCH_SPECS_MAX = 256
+BATCH_BYTES_MAX = 64 * 1024
+_WATCH_IDS_MAX = 1_000
+_CODES_MAX = 1_000
+"""Digests remembered as sent on this channel; a function forgotten is only sent once more."""
+
+
+class Book:
+    """The accounts of one client. `owner.settling` is the lock of its futures."""
+
+    def __init__(self, intake: Intake, settling: Any) -> None:
+        self.sent: dict[bytes, Submission] = {}
+        self.watched: dict[bytes, Future[Any]] = {}
+        self.repeated: deque[Submission] = deque()
+        self.fresh: deque[Submission] = deque()
+        self.apart: dict[bytes, Submission] = {}
+        """Being uploaded, or refused for now: not in any queue."""
+        self.kept_calls: dict[bytes, list[Callable[[], None]]] = {}
+        """What waits for a task to be accepted, such as a wish to cancel it."""
+        self._intake = intake
+        self._settling = settling
+        self._codes: set[bytes] = set()
+
+    # To the coordinator.
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is anything to send."""
+        return bool(self._intake.waiting or self.fresh or self.repeated)
+
+    def fill(self, out: deque[Message], upload: Callable[[Submission], None]) -> None:
+        """Move a batch of what waits into `out`: repetitions first, then in order.
+
+        Submissions whose payload is a file go to `upload`, and come back by `put_fresh`.
+        """
+        if self.repeated:
+            self._batch(self.repeated, out, upload, again=True)
+        elif self.fresh:
+            self._batch(self.fresh, out, upload, again=False)
+        else:
+            self._batch(self._intake.waiting, out, upload, again=False)
+
+    def _batch(
+        self,
+        queue: deque[Submission],
+        out: deque[Message],
+        upload: Callable[[Submission], None],
+        *,
+        again: bool,
+    ) -> None:
+        specs: list[Spec] = []
+        size = 0
+        sent = self.sent
+        while queue and len(specs) < BATCH_SPECS_MAX and size < BATCH_BYTES_MAX:
+            submission = queue.popleft()
+            spec = submission.spec
+            if submission.path:
+                self.apart[spec.id] = submission
+                upload(submission)
+                continue
+            if submission.code and spec.code not in self._codes:
+                if len(self._codes) >= _CODES_MAX:
+                    self._codes.clear()
+                self._codes.add(spec.code)
+                out.append(PutCode(spec.code, submission.code))
+            specs.append(spec)
+            sent[spec.id] = submission
+            size += submission.size_bytes
+        if specs:
+            out.append(Submit(tuple(specs), again))
+
+    def put_fresh(self, submission: Submission) -> None:
+        """Queue what was uploaded, or what was refused for now and may be said again."""
+        if self.apart.pop(submission.spec.id, None) is not None:
+            self.fresh.append(submission)
+
+    def channel_lost(self) -> None:
+        """What was sent and not answered is to be repeated, in its order, before all else."""
+        self.repeated.extendleft(reversed(self.sent.values()))
+        self.sent.clear()
+        self._codes.clear()
+
+    def watches(self) -> Iterator[Watch]:
+        """Return what a new session has to be told to watch."""
+        ids = [TaskId(task_id) for task_id in self.watched]
+        for start in range(0, len(ids), _WATCH_IDS_MAX):
+            yield Watch(tuple(ids[start : start + _WATCH_IDS_MAX]))
+
+    def watch(self, future: Future[Any]) -> None:
+        """Keep a future of an accepted task until it is settled; several may share a task."""
+        task_id = future._task_id
+        twin = self.watched.get(task_id)
+        if twin is not None and twin is not future:
+            future._twin = twin
+        self.watched[task_id] = future
+
+    # From the coordinator.
+
+    def accept(self, message: Accepted) -> None:
+        """Move what is durable from sent to watched; under the id that holds its key."""
+        holders = dict(message.known) if message.known else {}
+        futures = []
+        size = 0
+        for task_id in message.tasks:
+            submission = self.sent.pop(task_id, None)
+            if submission is None:
+                continue
+            future = submission.future
+            size += submission.size_bytes
+            futures.append(future)
+            if holders and task_id in holders:
+                future._task_id = holders[task_id]
+                self.watch(future)
+            else:
+                self.watched[task_id] = future
+        if futures:
+            keep_all(self._settling, futures)
+            self._intake.release(len(futures), size)
+        if self.kept_calls:
+            for task_id in message.tasks:
+                self._call_kept(task_id)
+
+    def settle(self, ends: list[tuple[TaskId, End]]) -> None:
+        """End the futures of these tasks."""
+        pairs: list[tuple[Future[Any], End]] = []
+        for task_id, end in ends:
+            future = self.known_kept(task_id)
+            self.watched.pop(task_id, None)
+            while future is not None:
+                pairs.append((future, end))
+                twin, future._twin = future._twin, None
+                future = twin
+        if pairs:
+            settle_all(self._settling, pairs)
+
+    def known_kept(self, task_id: TaskId) -> Future[Any] | None:
+        """Return the future of a task that the coordinator knows, as its messages show."""
+        future = self.watched.get(task_id)
+        if future is None and task_id in self.sent:
+            self.accept(Accepted((task_id,)))
+            future = self.watched.get(task_id)
+        return future
+
+    def refuse(self, message: Refused) -> Submission | None:
+        """Take a refusal: returns the submission where it is to be said again, later."""
+        task_id = message.task
+        submission = self.sent.pop(task_id, None)
+        if submission is None:
+            self.settle([(task_id, error_of(message.code, message.text))])
+            return None
+        if message.retry_after_seconds > 0:
+            self.apart[task_id] = submission
+            return submission
+        self.fail(submission, error_of(message.code, message.text))
+        return None
+
+    def fail(self, submission: Submission, error: BaseException) -> None:
+        """End a submission that will not be kept."""
+        self.apart.pop(submission.spec.id, None)
+        self._intake.release(1, submission.size_bytes)
+        settle_all(self._settling, [(submission.future, error)])
+        self._call_kept(submission.spec.id)
+
+    def fail_all(self, error: BaseException, *, unsent: bool) -> list[Submission]:
+        """End all that was sent with an error; with `unsent` also what never was.
+
+        Returns the submissions that ended.
+        """
+        self.channel_lost()
+        queues = [self.repeated]
+        gone: list[Submission] = []
+        if unsent:
+            gone += self.apart.values()
+            self.apart.clear()
+            queues += [self.fresh, self._intake.waiting]
+        for queue in queues:
+            while queue:
+                gone.append(queue.popleft())
+        self._intake.release(len(gone), sum(submission.size_bytes for submission in gone))
+        settle_all(self._settling, [(submission.future, error) for submission in gone])
+        self.settle([(TaskId(task_id), error) for task_id in self.watched.copy()])
+        for submission in gone:
+            self._call_kept(submission.spec.id)
+        return gone
+
+    def when_kept(self, task_id: TaskId, call: Callable[[], None]) -> None:
+        """Call once the task is accepted or surely refused; now, where that is known."""
+        if task_id in self.watched or not self._on_its_way(task_id):
+            call()
+        else:
+            self.kept_calls.setdefault(task_id, []).append(call)
+
+    def _on_its_way(self, task_id: TaskId) -> bool:
+        return (
+            task_id in self.sent
+            or task_id in self.apart
+            or any(
+                submission.spec.id == task_id
+                for queue in (self.repeated, self.fresh, self._intake.waiting.copy())
+                for submission in queue
+            )
+        )
+
+    def _call_kept(self, task_id: TaskId) -> None:
+        for call in self.kept_calls.pop(task_id, ()):
+            call()
+
+
+def error_of(code: str, text: str) -> HoldfastError:
+    """Return the exception that a coordinator's code stands for."""
+    if code == "unknown_task":
+        return UnknownTaskError(text)
+    if code == "key_conflict":
+        return KeyConflictError(text)
+    if code == "invalid_input":
+        return InvalidInputError(text)
+    return RefusedError(text, code=code)

@@ -1,0 +1,120 @@
+"""A function made ready to be submitted: its name or its pickle, and its options.
+
+Made once for a `map`, and anew for each `submit`, because globals and closures may have changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+
+from holdfast.client.options import DEFAULTS, OPTION_NAMES, Options, options_with, split_options
+from holdfast.client.task import TaskFunction
+from holdfast.errors import InvalidInputError, NotSerializableError
+from holdfast.model.limits import FRAME_BYTES_MAX
+from holdfast.model.outcome import Encoding
+from holdfast.payloads import Encoded, encode_function, python_version
+from holdfast.payloads.functions import unwrap
+
+CODE_BYTES_MAX = FRAME_BYTES_MAX * 3 // 4
+"""A pickled function travels in one frame."""
+_SPEC_BYTES = 160
+_CO_COROUTINE = 0x80
+_PARTIALS_MAX = 8
+
+
+class Call(msgspec.Struct, frozen=True):
+    """A function ready to be submitted. `size_bytes` is what its spec takes beside the payload."""
+
+    function: str
+    code: bytes
+    digest: bytes
+    python: str
+    concurrent: bool
+    options: Options
+    size_bytes: int
+
+
+def call_of(function: Callable[..., Any], options: Options) -> Call:
+    """Make a function ready to be submitted.
+
+    Raises NotSerializableError where it neither has an import path nor pickles, InvalidInputError
+    where it cannot be called.
+    """
+    name, code, python = encode_function(function)
+    if len(code) > CODE_BYTES_MAX:
+        raise NotSerializableError(
+            f"the function {name} pickles to {len(code)} bytes, at most {CODE_BYTES_MAX} travel. "
+            f"It closes over large data: pass that as an argument, or move the function to a module"
+        )
+    return Call(
+        function=name,
+        code=code,
+        digest=sha256(code).digest() if code else b"",
+        python=python,
+        concurrent=_is_coroutine_function(function),
+        options=options,
+        size_bytes=_SPEC_BYTES
+        + 3 * (len(name) + len(options.queue) + len(options.key) + sum(map(len, options.tags))),
+    )
+
+
+def call_by_name(function: str, options: Options) -> Call:
+    """Make a function ready that only the workers can import, by its path `module:qualname`.
+
+    Raises InvalidInputError where that is no import path.
+    """
+    module, _, name = function.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
+        raise InvalidInputError(f"{function!r} is not an import path `module:function`")
+    return Call(
+        function=function,
+        code=b"",
+        digest=b"",
+        python="",
+        concurrent=False,
+        options=options,
+        size_bytes=_SPEC_BYTES + 3 * (len(function) + len(options.queue) + len(options.key)),
+    )
+
+
+def options_of(
+    function: Callable[..., Any], kwargs: dict[str, Any]
+) -> tuple[Options, dict[str, Any]]:
+    """Return the options of a submission and the keywords that are the function's own.
+
+    Raises InvalidInputError where a keyword could be meant for either.
+    """
+    options = DEFAULTS
+    if isinstance(function, TaskFunction):
+        options = function.holdfast_options
+        if function.holdfast_bound:
+            return options, kwargs
+        function = function.__holdfast_function__
+    if not kwargs or OPTION_NAMES.isdisjoint(kwargs):
+        return options, kwargs
+    given, own = split_options(function, kwargs)
+    return options_with(options, given), own
+
+
+def python_of(call: Call, encoded: Encoded) -> str:
+    """Return the version of Python that a task is bound to, "" where nothing of it is pickled."""
+    return call.python or (python_version() if encoded.payload.encoding is Encoding.PICKLE else "")
+
+
+def _is_coroutine_function(function: Callable[..., Any]) -> bool:
+    plain = unwrap(function)
+    for _ in range(_PARTIALS_MAX):
+        code = getattr(plain, "__code__", None)
+        if code is not None:
+            return bool(code.co_flags & _CO_COROUTINE)
+        # functools.partial, and methods of callable instances.
+        inner = getattr(plain, "func", None)
+        if inner is None:
+            break
+        plain = inner
+    code = getattr(getattr(type(plain), "__call__"), "__code__", None)  # noqa: B004, B009
+    return code is not None and bool(code.co_flags & _CO_COROUTINE)

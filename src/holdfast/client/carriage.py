@@ -1,0 +1,85 @@
+"""Payloads too large for a frame: up before the task is submitted, down before it is settled.
+
+Runs on the loop, a few transfers at once; files are temporary and removed here. It knows blobs only
+by the protocol below, and never decides what becomes of a task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Protocol
+
+from holdfast.client.future import Future, decoded
+from holdfast.errors import ChannelClosedError, HoldfastError, RefusedError
+from holdfast.model.messages import Settled
+from holdfast.model.outcome import Payload
+from holdfast.observe import logger
+
+TRANSFERS_MAX = 4
+_LOG = logger("client.blobs")
+
+
+class Blobs(Protocol):
+    """Moves whole files between here and the coordinator's blob store."""
+
+    async def put(self, path: str, payload: Payload) -> None:
+        """Upload a file that has the digest and size of `payload`; durable on return."""
+        ...
+
+    async def fetch(self, digest: bytes, path: str) -> None:
+        """Download a blob to `path`, verified."""
+        ...
+
+
+class Carriage:
+    """The transfers of one client. `pause` waits between tries, longer each time it is asked."""
+
+    def __init__(
+        self, blobs: Blobs | None, spill_to: Path, pause: Callable[[int], Awaitable[None]]
+    ) -> None:
+        self._blobs = blobs
+        self._spill_to = spill_to
+        self._pause = pause
+        self._room = asyncio.Semaphore(TRANSFERS_MAX)
+
+    async def up(self, path: str, payload: Payload) -> HoldfastError | None:
+        """Upload a payload and remove its file; return the error where that surely failed."""
+        try:
+            async with self._room:
+                await self._try(lambda blobs: blobs.put(path, payload))
+        except HoldfastError as error:
+            return error
+        finally:
+            os.unlink(path)
+        return None
+
+    async def down(self, settled: Settled, future: Future[object]) -> tuple[object] | BaseException:
+        """Download a result and decode it on a thread; return (value,) or what was raised."""
+        assert settled.result is not None
+        digest = settled.result.digest
+        async with self._room:
+            with tempfile.TemporaryDirectory(prefix="result-", dir=self._spill_to) as folder:
+                path = str(Path(folder, digest.hex()))
+                try:
+                    await self._try(lambda blobs: blobs.fetch(digest, path))
+                except HoldfastError as error:
+                    return error
+                value, raised = await asyncio.to_thread(decoded, settled, future, path)
+                return (value,) if raised is None else raised
+
+    async def _try(self, transfer: Callable[[Blobs], Awaitable[None]]) -> None:
+        """Transfer, and again after a break, until it is done or surely refused."""
+        if self._blobs is None:
+            raise RefusedError("payloads over 64 KiB need a blob store at the URL", code="blob")
+        tries = 0
+        while True:
+            try:
+                return await transfer(self._blobs)
+            except ChannelClosedError as error:
+                _LOG.debug("a transfer broke: %s", error)
+            await self._pause(tries)
+            tries += 1

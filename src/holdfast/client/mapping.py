@@ -1,0 +1,108 @@
+"""`map`: one function over many rows, with a bound on how many tasks are ahead of the reader.
+
+Owns the order in which results come, and what becomes of the rest when the reader stops early. It
+submits by a function it is given, and never talks to a coordinator.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+from holdfast.client.future import Future
+from holdfast.errors import InvalidInputError
+
+T = TypeVar("T")
+BUFFER_TASKS = 2_000
+Arrivals = SimpleQueue[Future[Any]]
+Start = Callable[[tuple[Any, ...], Arrivals | None], Future[Any]]
+Drop = Callable[[Sequence[Future[Any]]], None]
+
+
+def map_results(
+    start: Start,
+    drop: Drop,
+    rows: Iterable[tuple[Any, ...]],
+    *,
+    ordered: bool,
+    buffersize: int | None,
+    timeout: float | None,
+) -> Iterator[Any]:
+    """Return the results of `start` over `rows`; the first `buffersize` tasks start at once.
+
+    `rows` may be endless: it is read no further than `buffersize` tasks ahead of the results.
+    `timeout` is in seconds from now, as in the standard library. When the iterator is closed or
+    fails, `drop` gets the futures that are not done.
+    """
+    ahead = BUFFER_TASKS if buffersize is None else buffersize
+    if type(ahead) is not int or ahead < 1:
+        raise InvalidInputError(f"buffersize={buffersize!r} is not a number of tasks from 1")
+    deadline = None if timeout is None else time.monotonic() + timeout
+    if ordered:
+        return _in_order(_Ahead(start, rows, ahead), drop, deadline)
+    return _as_they_come(_Ahead(start, rows, ahead, SimpleQueue()), drop, deadline)
+
+
+class _Ahead:
+    """Rows that become futures, so many ahead of the reader."""
+
+    def __init__(
+        self,
+        start: Start,
+        rows: Iterable[tuple[Any, ...]],
+        ahead: int,
+        arrivals: Arrivals | None = None,
+    ) -> None:
+        self.arrivals = arrivals
+        self._start = start
+        self._rows = iter(rows)
+        self.started = deque(start(row, arrivals) for row in islice(self._rows, ahead))
+
+    def more(self) -> Future[Any] | None:
+        """Start the next row; None where there is none."""
+        for row in self._rows:
+            return self._start(row, self.arrivals)
+        return None
+
+
+def _in_order(ahead: _Ahead, drop: Drop, deadline: float | None) -> Iterator[Any]:
+    futures = ahead.started
+    try:
+        while futures:
+            # Not popped before it is done, so that an interrupt drops this one as well.
+            result = futures[0].result(_seconds_to(deadline))
+            futures.popleft()
+            future = ahead.more()
+            if future is not None:
+                futures.append(future)
+            yield result
+    finally:
+        drop([future for future in futures if not future.done()])
+
+
+def _as_they_come(ahead: _Ahead, drop: Drop, deadline: float | None) -> Iterator[Any]:
+    arrivals = ahead.arrivals
+    assert arrivals is not None
+    futures = dict.fromkeys(ahead.started)
+    ahead.started.clear()
+    try:
+        while futures:
+            try:
+                arrived = arrivals.get(timeout=_seconds_to(deadline))
+            except Empty:
+                raise TimeoutError(f"{len(futures)} tasks of the map have not ended") from None
+            del futures[arrived]
+            future = ahead.more()
+            if future is not None:
+                futures[future] = None
+            yield arrived.result()
+    finally:
+        drop([future for future in futures if not future.done()])
+
+
+def _seconds_to(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())

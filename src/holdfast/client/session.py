@@ -1,0 +1,412 @@
+"""The client's conversation with its coordinator, over one channel after another.
+
+Owns dialling, hello, reading, writing, the heartbeat, and what follows a break: reconnect with
+exponential backoff and full jitter, say again what was not answered, watch again what is
+outstanding. Async and on one loop; it never blocks, and never runs user code but done callbacks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future as StandardFuture
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from holdfast.client.book import Book
+from holdfast.client.carriage import Blobs, Carriage
+from holdfast.client.exchange import Answer, Exchange
+from holdfast.client.future import End, Future
+from holdfast.client.intake import Intake, Submission
+from holdfast.core.wire import Wire
+from holdfast.errors import ChannelClosedError, ConnectionLostError, HoldfastError, ProtocolError
+from holdfast.model.ids import Entropy, TaskId
+from holdfast.model.limits import HEARTBEAT_SECONDS, LEASE_SECONDS
+from holdfast.model.messages import (
+    PROTOCOL,
+    Accepted,
+    Ask,
+    ClientFrame,
+    ClientHello,
+    ClientWelcome,
+    Goodbye,
+    Message,
+    Refused,
+    Reply,
+    Settled,
+    SetWanted,
+    Watch,
+)
+from holdfast.model.outcome import Reason
+from holdfast.model.task import State, Wanted
+from holdfast.observe import TaskSet, logger
+from holdfast.ports import Channel, Clock, Dialer
+
+BACKOFF_SECONDS_BASE = 0.05
+BACKOFF_SECONDS_MAX = 5.0
+_BACKOFF_DOUBLINGS_MAX = 10
+_STEADY_SECONDS = 5.0
+"""A session that lasted so long was a good one: the backoff begins anew."""
+_GOODBYES_MAX = 5
+"""So many in a row, each before a session was steady: it is we who are not understood."""
+_WELCOME_SECONDS = 10.0
+_SILENCE_SECONDS = LEASE_SECONDS
+_QUIET_SECONDS = 3 * HEARTBEAT_SECONDS
+_CLOSE_SECONDS = 1.0
+_LOG = logger("client")
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """What a conversation is made of. `restart` blocks, and is called on a thread."""
+
+    dialers: Sequence[Dialer]
+    clock: Clock
+    rng: Entropy
+    spill_to: Path
+    name: str
+    version: str
+    python: str
+    blobs: Blobs | None = None
+    restart: Callable[[], None] | None = None
+
+
+class Session:
+    """One client's side; every method is for the loop's thread."""
+
+    def __init__(self, terms: Terms, intake: Intake, settling: Any, opened: Answer) -> None:
+        self._terms = terms
+        self._intake = intake
+        self._opened = opened
+        self._out: deque[Message] = deque()
+        self._book = Book(intake, settling)
+        self._exchange = Exchange(self._out)
+        self._carriage = Carriage(terms.blobs, terms.spill_to, self._pause)
+        self._tasks = TaskSet(_LOG)
+        self._wake = asyncio.Event()
+        self._beat = False
+        self._said = 0.0
+        self._silent_seconds = 0.0
+        self._attempts = 0
+        self._goodbyes = 0
+        self._farewell = ""
+        self._over = False
+        self._leaving = False
+        self._downloading: set[TaskId] = set()
+        self._facts: ClientWelcome | None = None
+
+    # For the client, by way of the loop.
+
+    def wake(self) -> None:
+        """Something waits in the intake."""
+        self._wake.set()
+
+    def leave(self) -> None:
+        """Do not connect anew: the task that converses is about to be cancelled."""
+        self._leaving = True
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended, and nothing will be answered any more."""
+        return self._over
+
+    @property
+    def idle(self) -> bool:
+        """Whether every question and wish is answered."""
+        return self._exchange.idle and not self._book.kept_calls
+
+    def ask(self, question: str, parameters: dict[str, Any], answer: Answer) -> None:
+        """Ask a question; its reply ends `answer`."""
+        self._exchange.begin(lambda ref: Ask(ref, question, parameters), answer)
+        self._wake.set()
+
+    def watch(self, future: Future[Any]) -> None:
+        """Watch a task that was submitted elsewhere, or earlier."""
+        self._book.watch(future)
+        if self._facts is not None:
+            self._out.append(Watch((future._task_id,)))
+            self._wake.set()
+
+    def cancel(self, future: Future[Any], answer: Answer) -> None:
+        """Wish a task of ours cancelled, once it is accepted; `answer` gets what is said."""
+
+        def say() -> None:
+            if future.done():
+                answer.set_result({"said": "ended", "state": "", "wanted": ""})
+            else:
+                self.cancel_id(future._task_id, answer)
+
+        self._book.when_kept(future._task_id, say)
+
+    def cancel_id(self, task_id: TaskId, answer: Answer) -> None:
+        """Wish a task cancelled that the coordinator knows."""
+        said: Answer = StandardFuture()
+        said.add_done_callback(lambda said: self._cancelled(task_id, said, answer))
+        self._exchange.begin(lambda ref: SetWanted(ref, task_id, Wanted.CANCEL), said)
+        self._wake.set()
+
+    def _cancelled(self, task_id: TaskId, said: Answer, answer: Answer) -> None:
+        """The reply comes before the word that the task is settled, and is the same news."""
+        error = said.exception()
+        if error is not None:
+            answer.set_exception(error)
+            return
+        if said.result()["state"] == State.CANCELLED.text:
+            end = Settled(task_id, State.CANCELLED, Reason.NONE, None, None)
+            self._book.settle([(task_id, end)])
+        answer.set_result(said.result())
+
+    def cancel_waiting(self, futures: Sequence[Future[Any]]) -> None:
+        """Cancel those of the tasks that wait in the queue; what has begun goes on."""
+        for future in futures:
+            self._book.when_kept(future._task_id, partial(self._look, future))
+        self._wake.set()
+
+    def _look(self, future: Future[Any]) -> None:
+        if future.done():
+            return
+        status: Answer = StandardFuture()
+        status.add_done_callback(lambda done: self._cancel_if_queued(future, done))
+        self.ask("status", {"task": future.id}, status)
+
+    def _cancel_if_queued(self, future: Future[Any], status: Answer) -> None:
+        error = status.exception()
+        if error is not None:
+            _LOG.info("task %s is not cancelled: %s", future.id, error)
+        elif status.result()["state"] in (State.QUEUED.text, State.PAUSED.text):
+            self.cancel(future, StandardFuture())
+
+    # The conversation.
+
+    async def run(self) -> None:
+        """Converse until cancelled, or until the coordinator refuses us for good."""
+        try:
+            while True:
+                channel, wire = await self._connect()
+                began = self._terms.clock.monotonic()
+                try:
+                    await self._converse(channel, wire)
+                except* (ChannelClosedError, ProtocolError) as broken:
+                    _LOG.info("the session broke: %s", broken.exceptions[0])
+                finally:
+                    await self._leave(channel, wire)
+                self._book.channel_lost()
+                if self._leaving:
+                    # A task group that fails while it is cancelled tells of the failure alone.
+                    raise asyncio.CancelledError
+                if self._goodbyes >= _GOODBYES_MAX:
+                    raise ConnectionLostError(f"the coordinator refuses us: {self._farewell}")
+                if self._terms.clock.monotonic() - began >= _STEADY_SECONDS:
+                    self._attempts = self._goodbyes = 0
+        except HoldfastError as error:
+            self._end(error)
+        finally:
+            self._end(ConnectionLostError("the client was closed; tasks go on without it"))
+            await self._tasks.cancel()
+
+    def _end(self, error: HoldfastError) -> None:
+        """Nothing can be said any more: end all that is outstanding."""
+        self._over = True
+        self._intake.shut(error)
+        if not self._opened.done():
+            self._opened.set_exception(error)
+        for submission in self._book.fail_all(error, unsent=True):
+            if submission.path:
+                Path(submission.path).unlink(missing_ok=True)
+        self._exchange.fail_all(error)
+
+    async def _connect(self) -> tuple[Channel, Wire[ClientFrame]]:
+        """Dial until a coordinator welcomes us. Raises ProtocolError where it refuses us."""
+        while True:
+            if self._attempts:
+                await self._pause(self._attempts - 1)
+            self._attempts += 1
+            for dialer in self._terms.dialers:
+                try:
+                    return await self._dial(dialer)
+                except (ChannelClosedError, TimeoutError) as error:
+                    _LOG.debug("no session: %s", error)
+            if self._terms.restart is not None:
+                await self._restart(self._terms.restart)
+
+    async def _dial(self, dialer: Dialer) -> tuple[Channel, Wire[ClientFrame]]:
+        terms = self._terms
+        channel = await dialer.dial()
+        wire: Wire[ClientFrame] = Wire(ClientFrame)
+        hello: deque[Message] = deque()
+        hello.append(ClientHello(PROTOCOL, terms.name, terms.version, terms.python))
+        try:
+            async with asyncio.timeout(_WELCOME_SECONDS):
+                await channel.send(wire.write(hello))
+                body = wire.read(await channel.receive()).body
+            match body:
+                case (ClientWelcome() as welcome, *rest) if welcome.protocol == PROTOCOL:
+                    self._welcomed(welcome)
+                    self._take(rest)
+                case (Goodbye() as goodbye, *_):
+                    raise ProtocolError(f"{channel.peer} refused us: {goodbye.text}")
+                case _:
+                    raise ProtocolError(
+                        f"{channel.peer} does not speak protocol {PROTOCOL} of Holdfast "
+                        f"{terms.version}: upgrade the older of the two"
+                    )
+        except BaseException:
+            await channel.close()
+            raise
+        return channel, wire
+
+    def _welcomed(self, welcome: ClientWelcome) -> None:
+        former, self._facts = self._facts, welcome
+        if former is not None and former.store != welcome.store:
+            self._book.fail_all(
+                ConnectionLostError(
+                    f"the coordinator now serves store {welcome.store}, not {former.store}, which "
+                    f"knows these tasks; connect to the former one to have them"
+                ),
+                unsent=False,
+            )
+        self._out.clear()
+        self._out.extend(self._book.watches())
+        self._exchange.say_again()
+        self._wake.set()
+        if not self._opened.done():
+            self._opened.set_result(welcome)
+
+    async def _restart(self, restart: Callable[[], None]) -> None:
+        try:
+            await asyncio.to_thread(restart)
+        except (HoldfastError, OSError) as error:
+            _LOG.warning("the embedded coordinator could not be started: %s", error)
+
+    async def _converse(self, channel: Channel, wire: Wire[ClientFrame]) -> None:
+        self._silent_seconds = 0.0
+        self._said = self._terms.clock.monotonic()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._read(channel, wire), name="client reads")
+            group.create_task(self._write(channel, wire), name="client writes")
+            group.create_task(self._heartbeat(), name="client beats")
+
+    async def _leave(self, channel: Channel, wire: Wire[ClientFrame]) -> None:
+        """Say goodbye where there is still somebody, and close, within a second."""
+        farewell: deque[Message] = deque([Goodbye("closing", "the client leaves")])
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await channel.send(wire.write(farewell))
+                await channel.close()
+        except (ChannelClosedError, TimeoutError) as error:
+            _LOG.debug("%s did not hear our goodbye: %s", channel.peer, error)
+
+    async def _pause(self, tries: int) -> None:
+        """Wait before another try: a random part of a time that doubles, up to five seconds."""
+        doubled = BACKOFF_SECONDS_BASE * 2 ** min(tries, _BACKOFF_DOUBLINGS_MAX)
+        await asyncio.sleep(self._terms.rng.random() * min(doubled, BACKOFF_SECONDS_MAX))
+
+    async def _write(self, channel: Channel, wire: Wire[ClientFrame]) -> None:
+        out, book = self._out, self._book
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            self._intake.awake = False
+            while True:
+                if not out and wire.writable:
+                    book.fill(out, self._upload)
+                if not (self._beat or wire.ack_due or (out and wire.writable)):
+                    break
+                self._beat = False
+                await channel.send(wire.write(out))
+                self._said = self._terms.clock.monotonic()
+
+    async def _heartbeat(self) -> None:
+        """Keep the session alive, and end it where the coordinator is silent for ten seconds.
+
+        A span in which this process was stopped counts as two beats: silence counts only while we
+        listened.
+        """
+        monotonic = self._terms.clock.monotonic
+        last = monotonic()
+        while True:
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            now = monotonic()
+            self._silent_seconds += min(now - last, 2 * HEARTBEAT_SECONDS)
+            last = now
+            if self._silent_seconds > _SILENCE_SECONDS:
+                raise ChannelClosedError(f"the coordinator was silent for {_SILENCE_SECONDS} s")
+            if now - self._said >= _QUIET_SECONDS:
+                self._beat = True
+                self._wake.set()
+
+    async def _read(self, channel: Channel, wire: Wire[ClientFrame]) -> None:
+        while True:
+            frame = wire.read(await channel.receive())
+            self._silent_seconds = 0.0
+            self._take(frame.body)
+            if self._out or self._book.waits or wire.ack_due:
+                self._wake.set()
+
+    # What comes in.
+
+    def _take(self, body: Sequence[Message]) -> None:
+        """Take the messages of one frame; what is settled in it is settled together."""
+        ends: list[tuple[TaskId, End]] = []
+        refused: dict[float, list[Submission]] = {}
+        for message in body:
+            if isinstance(message, Settled):
+                if message.result is not None and message.result.digest:
+                    self._tasks.start("download a result", self._download(message))
+                else:
+                    ends.append((message.task, message))
+            elif isinstance(message, Accepted):
+                self._book.accept(message)
+            elif isinstance(message, Refused):
+                submission = self._book.refuse(message)
+                if submission is not None:
+                    refused.setdefault(message.retry_after_seconds, []).append(submission)
+            elif isinstance(message, Reply):
+                self._exchange.reply(message)
+            elif isinstance(message, Goodbye):
+                self._dismissed(message)
+            else:
+                raise ProtocolError(f"{type(message).__name__} within a session")
+        if ends:
+            self._book.settle(ends)
+        for seconds, submissions in refused.items():
+            self._tasks.start("wait to submit again", self._later(seconds, submissions))
+
+    def _dismissed(self, goodbye: Goodbye) -> None:
+        self._goodbyes += 1
+        self._farewell = goodbye.text
+        raise ChannelClosedError(f"the coordinator says goodbye: {goodbye.text}")
+
+    async def _later(self, seconds: float, submissions: list[Submission]) -> None:
+        """Submit again after the time the coordinator asked for, and up to a quarter more."""
+        await asyncio.sleep(seconds * (1 + self._terms.rng.random() / 4))
+        for submission in submissions:
+            self._book.put_fresh(submission)
+        self._wake.set()
+
+    def _upload(self, submission: Submission) -> None:
+        self._tasks.start("upload a payload", self._uploading(submission))
+
+    async def _uploading(self, submission: Submission) -> None:
+        error = await self._carriage.up(submission.path, submission.spec.payload)
+        submission.path = ""
+        if error is not None:
+            self._book.fail(submission, error)
+            return
+        self._book.put_fresh(submission)
+        self._wake.set()
+
+    async def _download(self, settled: Settled) -> None:
+        future = self._book.known_kept(settled.task)
+        if future is None or settled.task in self._downloading:
+            # Nobody waits for it, or a former session told us already.
+            return
+        self._downloading.add(settled.task)
+        try:
+            end = await self._carriage.down(settled, future)
+        finally:
+            self._downloading.discard(settled.task)
+        self._book.settle([(settled.task, end)])

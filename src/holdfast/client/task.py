@@ -1,0 +1,104 @@
+"""The `@task` decorator: a function that knows how it is to be submitted.
+
+Light: a worker's child imports it with the user's module, so that it must never load the client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import update_wrapper
+from types import MethodType
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+from holdfast.client.options import DEFAULTS, Options, options_with
+from holdfast.errors import InvalidInputError
+
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
+R = TypeVar("R")
+
+
+class TaskFunction(Generic[P, R_co]):
+    """A function with submission options; calling it runs it here, as ever.
+
+    `__holdfast_function__` is the plain function, `holdfast_options` what it is submitted with.
+    `holdfast_bound` says that `.options()` was called: every keyword of a submission is then the
+    function's own.
+    """
+
+    def __init__(
+        self, function: Callable[P, R_co], options: Options = DEFAULTS, *, bound: bool = False
+    ) -> None:
+        if not callable(function):
+            raise InvalidInputError(f"@task decorates functions, not {function!r}")
+        update_wrapper(self, function)
+        self.__holdfast_function__ = function
+        self.holdfast_options = options
+        self.holdfast_bound = bound
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        return self.__holdfast_function__(*args, **kwargs)
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        # In a class it binds like the function it decorates.
+        return self if instance is None else MethodType(self, instance)
+
+    def __repr__(self) -> str:
+        return f"<task {self.__module__}.{getattr(self, '__qualname__', '?')}>"
+
+    def options(
+        self,
+        *,
+        queue: str | None = None,
+        tags: Iterable[str] | None = None,
+        priority: int | None = None,
+        key: str | None = None,
+        delay: float | None = None,
+    ) -> TaskFunction[P, R_co]:
+        """Return this task with other options; `delay` is in seconds.
+
+        All keywords of a submission of what is returned go to the function, so that a function
+        may have a parameter `key` of its own. Raises InvalidInputError.
+        """
+        given = {
+            "queue": queue,
+            "tags": tags,
+            "priority": priority,
+            "key": key,
+            "delay": delay,
+        }
+        chosen = {name: value for name, value in given.items() if value is not None}
+        options = options_with(self.holdfast_options, chosen)
+        return TaskFunction(self.__holdfast_function__, options, bound=True)
+
+
+@overload
+def task(function: Callable[P, R], /) -> TaskFunction[P, R]: ...
+
+
+@overload
+def task(
+    *, queue: str = ..., tags: Iterable[str] = ..., priority: int = ...
+) -> Callable[[Callable[P, R]], TaskFunction[P, R]]: ...
+
+
+def task(
+    function: Callable[P, R] | None = None,
+    /,
+    *,
+    queue: str = DEFAULTS.queue,
+    tags: Iterable[str] = (),
+    priority: int = 0,
+) -> TaskFunction[P, R] | Callable[[Callable[P, R]], TaskFunction[P, R]]:
+    """Make a function (also an `async def`) a task; bare, or with the options of every submission.
+
+    It stays callable as before. Raises InvalidInputError for an option that cannot be.
+    """
+    options = options_with(DEFAULTS, {"queue": queue, "tags": tags, "priority": priority})
+    if function is not None:
+        return TaskFunction(function, options)
+
+    def decorate(function: Callable[P, R]) -> TaskFunction[P, R]:
+        return TaskFunction(function, options)
+
+    return decorate

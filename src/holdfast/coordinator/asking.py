@@ -1,0 +1,176 @@
+"""Questions of people: status, list, story, why, workers, drain, statistics.
+
+Answers are plain data (dictionaries, lists, text, numbers), the same for the command line, the SDK
+and the web. A question never changes a task; `drain` only passes an order on.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from holdfast.coordinator import telling
+from holdfast.coordinator.facts import Death
+from holdfast.coordinator.reconcile import Facts
+from holdfast.coordinator.service import Coordinator
+from holdfast.core.why import why
+from holdfast.core.wire import size_of
+from holdfast.errors import InvalidInputError, StoreDoubtError, StoreRefusedError, UnknownTaskError
+from holdfast.model.ids import id_text, parse_id, prefix_range
+from holdfast.model.limits import FRAME_BYTES_MAX, PAGE_ROWS_MAX
+from holdfast.model.messages import Ask, DrainOrder, Reply
+from holdfast.model.task import State, Task
+from holdfast.ports import StoreReader, TaskFilter
+
+Answerer = Callable[[dict[str, Any]], Awaitable[Any]]
+_PAGE = 50
+_FRAME_BYTES = 1024
+"""What a frame takes beside its one message, from above."""
+
+
+class Questions:
+    """Answers from the store's reader and from who is present."""
+
+    def __init__(self, coordinator: Coordinator, reader: StoreReader) -> None:
+        self._coordinator = coordinator
+        self._reader = reader
+        self._answers: dict[str, Answerer] = {
+            "status": self._status,
+            "list": self._list,
+            "story": self._story,
+            "why": self._why,
+            "workers": self._workers,
+            "drain": self._drain,
+            "stats": self._stats,
+        }
+
+    async def answer(self, ask: Ask) -> Reply:
+        """Answer one question; what is wrong with it comes back as a code and a text."""
+        answerer = self._answers.get(ask.question)
+        if answerer is None:
+            known = ", ".join(sorted(self._answers))
+            return Reply(
+                ask.ref, None, "unknown_question", f"{ask.question!r} is not one of {known}"
+            )
+        try:
+            return _fitting(Reply(ask.ref, await answerer(ask.parameters)))
+        except UnknownTaskError as error:
+            return Reply(ask.ref, None, "unknown_task", str(error))
+        except (InvalidInputError, ValueError, TypeError) as error:
+            return Reply(ask.ref, None, "invalid_input", str(error))
+        except (StoreRefusedError, StoreDoubtError) as error:
+            return Reply(ask.ref, None, "store", str(error))
+
+    def last_word_is(self, report: Death, last_word: str) -> bool:
+        """Whether a guard's one-use token is the one of its incarnation's newest hello."""
+        row = self._coordinator.state.workers.get(report.identity)
+        if row is None:
+            return False
+        facts = msgspec.msgpack.decode(row.facts, type=Facts)
+        return hmac.compare_digest(facts.last_word.encode(), last_word.encode())
+
+    async def find(self, text: str) -> Task:
+        """Return the one task whose id begins with a prefix.
+
+        Raises UnknownTaskError where there is none or more than one, InvalidInputError where the
+        text is no prefix of an id.
+        """
+        try:
+            low, high = prefix_range(text)
+        except ValueError as error:
+            raise InvalidInputError(str(error)) from None
+        chosen = TaskFilter(id_low=low, id_high=high)
+        found = await self._reader.page(chosen, before=b"", limit=2)
+        if not found:
+            raise UnknownTaskError(f"no task has an id that begins with {text!r}")
+        if len(found) > 1:
+            ids = " and ".join(id_text(task.spec.id) for task in found)
+            raise UnknownTaskError(f"{text!r} is the beginning of more than one id: {ids}")
+        return found[0]
+
+    async def _status(self, parameters: dict[str, Any]) -> Any:
+        return telling.status(await self.find(_text(parameters, "task")), self._names())
+
+    async def _list(self, parameters: dict[str, Any]) -> Any:
+        limit = parameters.get("limit", _PAGE)
+        if not isinstance(limit, int) or not 0 < limit <= PAGE_ROWS_MAX:
+            raise InvalidInputError(f"limit={limit!r} is not within 1 to {PAGE_ROWS_MAX}")
+        before = _text(parameters, "before", "")
+        chosen = TaskFilter(
+            states=tuple(_state(word) for word in parameters.get("states", ())),
+            function=_text(parameters, "function", ""),
+            queue=_text(parameters, "queue", ""),
+            tag=_text(parameters, "tag", ""),
+            key=_text(parameters, "key", ""),
+        )
+        page = await self._reader.page(
+            chosen, before=parse_id(before) if before else b"", limit=limit
+        )
+        names = self._names()
+        # What a list does not show would make its pages small.
+        return [telling.status(task, names) | {"traceback": "", "evidence": ""} for task in page]
+
+    async def _story(self, parameters: dict[str, Any]) -> Any:
+        task = await self.find(_text(parameters, "task"))
+        events = await self._reader.events(task.spec.id)
+        attempts = await self._reader.attempts(task.spec.id)
+        return telling.story(task, events, attempts, self._names())
+
+    async def _why(self, parameters: dict[str, Any]) -> Any:
+        task = await self.find(_text(parameters, "task"))
+        offers = list(self._coordinator.state.crew.offers.values())
+        now_ms = self._coordinator.clock.wall_ms()
+        text = why(task, offers, now_ms=now_ms, names=self._names())
+        return {"id": id_text(task.spec.id), "state": task.life.state.text, "why": text}
+
+    async def _workers(self, parameters: dict[str, Any]) -> Any:
+        return telling.workers(self._coordinator.state, self._coordinator.clock.monotonic())
+
+    async def _drain(self, parameters: dict[str, Any]) -> Any:
+        name = _text(parameters, "worker")
+        for session in self._coordinator.state.sessions.values():
+            if name in (session.name, session.identity):
+                session.offer.open = False
+                session.send(DrainOrder())
+                return {"worker": session.name, "draining": True}
+        raise UnknownTaskError(f"no worker {name!r} is connected")
+
+    async def _stats(self, parameters: dict[str, Any]) -> Any:
+        state = self._coordinator.state
+        return {
+            "tasks": await self._reader.counts(),
+            "waiting": await self._reader.queued_by_class(),
+            "workers": len(state.sessions),
+            "clients": len(state.clients),
+            "counters": self._coordinator.counters.snapshot(),
+        }
+
+    def _names(self) -> dict[str, str]:
+        return {row.identity: row.name for row in self._coordinator.state.workers.values()}
+
+
+def _text(parameters: dict[str, Any], name: str, default: str | None = None) -> str:
+    value = parameters.get(name, default)
+    if not isinstance(value, str):
+        raise InvalidInputError(f"the parameter {name!r} is a text; got {value!r}")
+    return value
+
+
+def _fitting(reply: Reply) -> Reply:
+    """Return the reply, or what to do about it where no frame holds it."""
+    size = size_of(reply)
+    if size <= FRAME_BYTES_MAX - _FRAME_BYTES:
+        return reply
+    text = f"the answer has {size} bytes, over {FRAME_BYTES_MAX}: ask for less, with a lower limit"
+    return Reply(reply.ref, None, "too_large", text)
+
+
+def _state(word: object) -> int:
+    try:
+        return State[str(word).upper()]
+    except KeyError:
+        known = ", ".join(state.text for state in State)
+        raise InvalidInputError(f"{word!r} is not a state; states are {known}") from None

@@ -1,0 +1,143 @@
+"""Who may say what: each item of the inbox, in order, to the decision that it asks for.
+
+A message of a worker's session counts only while that session is the one of the worker's newest
+hello; what comes later on an older socket changes nothing and is counted.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from holdfast.coordinator import reconcile, tasks
+from holdfast.coordinator.facts import Closed, Death, Hello, Tick
+from holdfast.coordinator.sessions import ClientSession, WorkerSession
+from holdfast.coordinator.turn import Item, Turn
+from holdfast.model.messages import (
+    Draining,
+    Ended,
+    Pull,
+    PutCode,
+    SetWanted,
+    Started,
+    Submit,
+    View,
+    Watch,
+    WishTold,
+)
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """What every worker is told in its welcome, in seconds."""
+
+    lease_seconds: float
+    beat_seconds: float
+
+
+def decide(turn: Turn, item: Item, terms: Terms) -> None:
+    """Decide one item of the inbox on the turn's overlay."""
+    session, message = item
+    if isinstance(session, WorkerSession):
+        _from_worker(turn, session, message, terms)
+    elif isinstance(session, ClientSession):
+        _from_client(turn, session, message)
+    elif isinstance(message, Death):
+        _death(turn, message)
+    elif isinstance(message, Tick):
+        _tick(turn, message, terms)
+
+
+def _from_client(turn: Turn, session: ClientSession, message: object) -> None:
+    if isinstance(message, Submit):
+        tasks.submit(turn, session, message)
+    elif isinstance(message, Watch):
+        tasks.watch_all(turn, session, message)
+    elif isinstance(message, SetWanted):
+        tasks.set_wanted(turn, session, message)
+    elif isinstance(message, PutCode):
+        tasks.put_code(turn, session, message)
+    elif isinstance(message, Closed):
+        turn.state.unwatch(session)
+
+
+def _from_worker(turn: Turn, session: WorkerSession, message: object, terms: Terms) -> None:
+    if isinstance(message, Hello):
+        reconcile.hello(
+            turn,
+            session,
+            message,
+            lease_seconds=terms.lease_seconds,
+            beat_seconds=terms.beat_seconds,
+        )
+    elif isinstance(message, Closed):
+        _closed(turn, session)
+    elif not turn.is_current(session):
+        turn.count("messages_of_older_sessions")
+    elif isinstance(message, Ended):
+        tasks.ended(turn, session, message)
+    elif isinstance(message, Started):
+        tasks.started(turn, session, message)
+    elif isinstance(message, View):
+        _view(turn, session, message)
+    elif isinstance(message, Pull):
+        session.offer.asked = max(session.offer.asked, message.asked)
+    elif isinstance(message, Draining):
+        tasks.draining(turn, session, message)
+
+
+def _closed(turn: Turn, session: WorkerSession) -> None:
+    """The socket was read to its end; a death that was told of can be judged now."""
+    current = turn.state.sessions.get(session.identity) in (None, session)
+    turn.dismiss(session, "its socket closed")
+    report = turn.state.reported.get(session.identity)
+    # The report stays until the next hello: this turn may have to be decided once more.
+    if current and report is not None and report.incarnation == session.incarnation:
+        reconcile.death(turn, report)
+
+
+def _view(turn: Turn, session: WorkerSession, view: View) -> None:
+    """Compare what the worker holds with what we gave; a difference asks for a hello."""
+    session.view = view
+    if view.epoch != session.epoch or not session.ledger.agrees(view):
+        turn.count("views_differ")
+        turn.dismiss(session, "it holds other leases than we gave")
+
+
+def _death(turn: Turn, death: Death) -> None:
+    """Judge a death once all that the dead one said was read."""
+    session = turn.state.sessions.get(death.identity)
+    if session is not None and session.incarnation == death.incarnation and not session.closed:
+        turn.state.reported[death.identity] = death
+    else:
+        reconcile.death(turn, death)
+
+
+def _tick(turn: Turn, tick: Tick, terms: Terms) -> None:
+    """Judge silence by the time in which we listened; tell unseen wishes again."""
+    state = turn.state
+    deaf = turn.now - state.swept - tick.seconds
+    if deaf > tick.seconds / 2:
+        turn.count("deaf_spells")
+        for identity in state.heard:
+            state.heard[identity] += deaf
+        for session in state.sessions.values():
+            session.heard = min(session.heard + deaf, turn.now)
+    state.swept = turn.now
+    for identity in dict.fromkeys([*state.held, *state.sessions]):
+        present = state.sessions.get(identity)
+        heard = state.heard.get(identity, 0.0)
+        if present is not None:
+            heard = max(heard, present.heard)
+        if turn.now - heard > terms.lease_seconds:
+            reconcile.silence(turn, identity)
+    for present in state.sessions.values():
+        _tell_again(turn, present)
+
+
+def _tell_again(turn: Turn, session: WorkerSession) -> None:
+    if session.view is None or not session.ledger.wishes:
+        return
+    for token in session.ledger.unheard_wishes(session.view):
+        task = turn.get(session.ledger.tokens[token])
+        if task is not None and task.life.token == token:
+            wish = WishTold(task.spec.id, token, task.life.wanted, task.life.wish)
+            turn.say(session, wish, about=None)

@@ -1,0 +1,34 @@
+"""What comes into the inbox beside messages: hellos that are whole, ends, deaths, and time."""
+
+from __future__ import annotations
+
+import msgspec
+
+from holdfast.model.messages import Ended, WorkerHello
+
+
+class Hello(msgspec.Struct, frozen=True, gc=False):
+    """A hello that is whole: with the outcomes of all its frames."""
+
+    hello: WorkerHello
+    outcomes: tuple[Ended, ...]
+
+
+class Death(msgspec.Struct, frozen=True, gc=False):
+    """This incarnation is dead, and all that it said was read. `certain`: its guard told."""
+
+    identity: str
+    incarnation: int
+    certain: bool
+    started: tuple[bytes, ...] = ()
+    spooled: tuple[bytes, ...] = ()
+
+
+class Closed(msgspec.Struct, frozen=True, gc=False):
+    """The session's socket was read to its end."""
+
+
+class Tick(msgspec.Struct, frozen=True, gc=False):
+    """Time passed: judge silence, claim what waits, tell wishes again."""
+
+    seconds: float

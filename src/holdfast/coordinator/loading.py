@@ -1,0 +1,79 @@
+"""What a turn reads before it decides: in one batch, only what the cache lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec.structs import replace
+
+from holdfast.coordinator.facts import Hello
+from holdfast.coordinator.turn import Item, Turn
+from holdfast.model.ids import TaskId
+from holdfast.model.limits import WINDOW_LOW_TASKS, WINDOW_TASKS_MAX
+from holdfast.model.messages import Ended, SetWanted, Started, Submit, Watch
+from holdfast.model.task import State
+from holdfast.ports import Store
+
+_DUE_MAX = 1_000
+_PAGE = WINDOW_TASKS_MAX // 2
+
+
+async def load(turn: Turn, items: Iterable[Item], store: Store) -> None:
+    """Read the tasks that the messages name, the next pages of short lines, and what fell due."""
+    wanted, keys = _named(turn, items)
+    if keys:
+        for task in await store.load_keys(list(keys)):
+            turn.loaded[task.spec.id] = task
+            turn.keys[task.spec.key] = task.spec.id
+    missing = [TaskId(task_id) for task_id in wanted if task_id not in turn.loaded]
+    if missing:
+        for task in await store.load(missing):
+            turn.loaded[task.spec.id] = task
+    await _fill_lines(turn, store)
+    state = turn.state
+    if state.next_due_ms and state.next_due_ms <= turn.now_ms:
+        turn.due = await store.due(turn.now_ms, limit=_DUE_MAX)
+        state.next_due_ms = await store.next_due_ms()
+
+
+def _named(turn: Turn, items: Iterable[Item]) -> tuple[dict[bytes, None], dict[str, None]]:
+    cached = turn.state.tasks
+    wanted: dict[bytes, None] = {}
+    keys: dict[str, None] = {}
+    for _, message in items:
+        if isinstance(message, Ended | Started | SetWanted):
+            if message.task not in cached:
+                wanted[message.task] = None
+        elif isinstance(message, Submit):
+            for spec in message.specs:
+                if spec.key:
+                    keys[spec.key] = None
+                if message.again and spec.id not in cached:
+                    wanted[spec.id] = None
+        elif isinstance(message, Watch):
+            wanted.update((task, None) for task in message.tasks if task not in cached)
+        elif isinstance(message, Hello):
+            named = [*(held.task for held in message.hello.held)]
+            named += [outcome.task for outcome in message.outcomes]
+            wanted.update((task, None) for task in named if task not in cached)
+    return wanted, keys
+
+
+async def _fill_lines(turn: Turn, store: Store) -> None:
+    state = turn.state
+    for needs, line in list(state.lines.lines.items()):
+        if line.more:
+            if len(line.held) < WINDOW_LOW_TASKS and state.crew.served(needs):
+                page = await store.ready(needs, after=line.tail, limit=_PAGE)
+                state.fill(needs, page.tasks, more=page.more)
+        elif not line.held:
+            del state.lines.lines[needs]
+
+
+def make_due_claimable(turn: Turn) -> None:
+    """Stand the delayed tasks that fell due in their lines."""
+    for row in turn.due:
+        task = turn.get(row.spec.id) or row
+        life = task.life
+        if life.state is State.QUEUED and 0 < life.due_ms <= turn.now_ms:
+            turn.put_back(task, replace(life, version=life.version + 1, due_ms=0))

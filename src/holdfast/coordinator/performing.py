@@ -1,0 +1,113 @@
+"""What follows from a commit: the cache is brought up to date, and what is true is said."""
+
+from __future__ import annotations
+
+from holdfast.coordinator import tasks
+from holdfast.coordinator.placing import assignment
+from holdfast.coordinator.sessions import ClientSession, WorkerSession
+from holdfast.coordinator.state import CoordinatorState
+from holdfast.coordinator.turn import Change, Turn
+from holdfast.model.ids import TaskId
+from holdfast.model.messages import Accepted, LeaseAnswer, Settled, WishTold
+from holdfast.model.outcome import Answer
+from holdfast.model.task import TERMINAL_MIN
+
+_PAIRS_MAX = 2_000
+
+
+def perform(turn: Turn, now: float, *, distrust: bool) -> bool:
+    """Say what the committed turn made true. Returns whether another turn should follow at once.
+
+    `distrust`: part of the turn was refused, so that a welcome in it may name what did not
+    happen; that worker says hello again.
+    """
+    state = turn.state
+    for change in turn.changes.values():
+        state.keep(change.after)
+    state.forget_cut()
+    for row in turn.workers.values():
+        state.workers[row.identity] = row
+        state.names[row.name] = row.identity
+    for session, answers in turn.welcomed:
+        _welcome(state, session, answers, now)
+        if distrust:
+            turn.dismiss(session, "part of its hello must be decided again")
+    for client, pairs in turn.accepted.items():
+        _accept(client, pairs)
+    for client, task_id in turn.watched:
+        _watch(turn, client, task_id)
+    for claimed, session, _ in turn.claimed:
+        session.send(assignment(session, turn.changes[claimed].after))
+    for session, task, token in turn.stopped:
+        session.send(tasks.stop_order(session, task, token))
+    for _, target, message in turn.effects:
+        if isinstance(message, WishTold) and isinstance(target, WorkerSession):
+            target.ledger.tell(message.token, message.wish)
+        if isinstance(message, Settled) and isinstance(target, ClientSession):
+            target.settle(message)
+        else:
+            target.send(message)
+    for change in turn.changes.values():
+        if change.after.life.state >= TERMINAL_MIN:
+            _settle(turn, change)
+    for session, reason in turn.dismissed.items():
+        dismiss(state, session, reason, now)
+    if turn.dismissed or turn.welcomed:
+        state.release_unserved()
+    return turn.more or bool(turn.welcomed)
+
+
+def _welcome(
+    state: CoordinatorState,
+    session: WorkerSession,
+    answers: tuple[LeaseAnswer, ...],
+    now: float,
+) -> None:
+    old = state.sessions.get(session.identity)
+    if old is not None:
+        dismiss(state, old, "replaced by a newer session of this worker", now)
+    state.sessions[session.identity] = session
+    state.crew.offers[session.identity] = session.offer
+    state.reported.pop(session.identity, None)
+    for answer in answers:
+        if answer.answer is Answer.KEEP:
+            task = state.tasks.get(answer.task)
+            function = "" if task is None else task.spec.function
+            concurrent = task is not None and task.spec.concurrent
+            session.ledger.keep(answer.token, answer.task)
+            session.offer.hold(answer.token, state.pace.cost_us(function), concurrent=concurrent)
+            if answer.wish:
+                session.ledger.tell(answer.token, answer.wish)
+
+
+def dismiss(state: CoordinatorState, session: WorkerSession, reason: str, now: float) -> None:
+    """Close a worker's session: no claim for that worker before its next hello."""
+    if state.sessions.get(session.identity) is session:
+        del state.sessions[session.identity]
+        del state.crew.offers[session.identity]
+        state.heard[session.identity] = max(session.heard, state.heard.get(session.identity, 0.0))
+    session.close(reason)
+
+
+def _accept(client: ClientSession, pairs: list[tuple[TaskId, TaskId]]) -> None:
+    for start in range(0, len(pairs), _PAIRS_MAX):
+        part = pairs[start : start + _PAIRS_MAX]
+        known = tuple(pair for pair in part if pair[0] != pair[1])
+        client.send(Accepted(tuple(given for given, _ in part), known))
+
+
+def _watch(turn: Turn, client: ClientSession, task_id: TaskId) -> None:
+    change = turn.changes.get(task_id)
+    if change is not None and change.after.life.state >= TERMINAL_MIN:
+        client.settle(tasks.settled(change.after))
+    elif not client.closed:
+        turn.state.watch(client, task_id)
+
+
+def _settle(turn: Turn, change: Change) -> None:
+    watching = turn.state.watchers.pop(task_id := change.after.spec.id, None)
+    if watching:
+        message = tasks.settled(change.after)
+        for client in watching:
+            client.watched.pop(task_id, None)
+            client.settle(message)

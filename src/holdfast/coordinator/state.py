@@ -1,0 +1,153 @@
+"""What a coordinator keeps in memory: a write-through cache of the store, and who is here.
+
+All of it can be lost at any moment: `tasks` and `held` come back from the store, sessions and
+offers from hellos, watchers from clients that watch again, paces from the next outcomes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from holdfast.coordinator.facts import Death
+from holdfast.coordinator.sessions import ClientSession, WorkerSession
+from holdfast.core.dispatch import Crew, Lines, Pace
+from holdfast.core.session import Known
+from holdfast.model.task import State, Task, needs_of, rank_of
+from holdfast.ports import StoreFacts, WorkerRow
+
+
+class CoordinatorState:
+    """The cache of one coordinator. `tasks` holds what runs and what waits in a line."""
+
+    def __init__(self) -> None:
+        self.facts = StoreFacts(store="", timeline=0, turn=0)
+        self.tasks: dict[bytes, Task] = {}
+        self.held: dict[str, dict[bytes, None]] = {}
+        """Worker identity → the running tasks whose lease it holds."""
+        self.lines = Lines()
+        self.crew = Crew()
+        self.pace = Pace()
+        self.workers: dict[str, WorkerRow] = {}
+        self.names: dict[str, str] = {}
+        """Worker name → the identity that said hello with it last."""
+        self.sessions: dict[str, WorkerSession] = {}
+        self.clients: dict[ClientSession, None] = {}
+        self.heard: dict[str, float] = {}
+        """Worker identity → when it was last heard, on the monotonic clock."""
+        self.swept = 0.0
+        """When silence was last judged, on the monotonic clock."""
+        self.reported: dict[str, Death] = {}
+        """Worker identity → the report of a death whose socket is still being read."""
+        self.watchers: dict[bytes, list[ClientSession]] = {}
+        self.next_due_ms = 0
+        self.recalled: dict[bytes, float] = {}
+        """Token → when it was recalled last, on the monotonic clock."""
+        self.recall_at = 0.0
+        """When to look next for work to recall, on the monotonic clock."""
+
+    def known(self, identity: str) -> Known | None:
+        """Return what is stored of a worker, for `core.session.admit`."""
+        row = self.workers.get(identity)
+        if row is None:
+            return None
+        return Known(
+            identity=row.identity,
+            name=row.name,
+            incarnation=row.incarnation,
+            number=row.number,
+            epoch=row.epoch,
+            present=identity in self.sessions or bool(self.held.get(identity)),
+            outages=row.outages,
+        )
+
+    def namesake(self, name: str) -> Known | None:
+        """Return the worker that bears a name now; one that has taken another name does not."""
+        known = self.known(self.names.get(name, ""))
+        return known if known is not None and known.name == name else None
+
+    def keep(self, task: Task) -> None:
+        """Take a committed row into the cache, and index it by who holds it."""
+        life, task_id = task.life, task.spec.id
+        before = self.tasks.get(task_id)
+        if before is not None and before.life.state is State.RUNNING:
+            self._unhold(before)
+        if life.state is State.RUNNING:
+            self.tasks[task_id] = task
+            self.held.setdefault(life.worker, {})[task_id] = None
+        elif life.state is State.QUEUED and not life.due_ms and self.waits(task):
+            self.tasks[task_id] = task
+        else:
+            self.tasks.pop(task_id, None)
+            if life.state is State.QUEUED and life.due_ms:
+                self.note_due(life.due_ms)
+
+    def waits(self, task: Task) -> bool:
+        """Whether a claimable task stands in its line's window."""
+        line = self.lines.lines.get(needs_of(task.spec))
+        return line is not None and task.spec.id in line.held
+
+    def evict(self, task: Task) -> None:
+        """Forget a row that is not as we thought; it is read anew when it is needed."""
+        cached = self.tasks.pop(task.spec.id, None)
+        if cached is not None and cached.life.state is State.RUNNING:
+            self._unhold(cached)
+        line = self.lines.line(needs_of(task.spec))
+        line.remove(task.spec.id)
+        # It may be claimable all the same: its line is read anew from the head.
+        line.more, line.tail = True, None
+
+    def _unhold(self, task: Task) -> None:
+        held = self.held.get(task.life.worker)
+        if held is not None:
+            held.pop(task.spec.id, None)
+            if not held:
+                del self.held[task.life.worker]
+
+    def note_due(self, due_ms: int) -> None:
+        """Remember when the next delayed task falls due."""
+        if not self.next_due_ms or due_ms < self.next_due_ms:
+            self.next_due_ms = due_ms
+
+    def fill(self, needs: str, tasks: Iterable[Task], *, more: bool) -> None:
+        """Take a page of claimable tasks of one class into its window."""
+        page = list(tasks)
+        for task in page:
+            self.tasks[task.spec.id] = task
+        self.lines.line(needs).fill(
+            ((rank_of(task.spec), task.spec.id) for task in page), more=more
+        )
+
+    def watch(self, session: ClientSession, task_id: bytes) -> None:
+        """Tell this client when the task is settled."""
+        if task_id not in session.watched:
+            session.watched[task_id] = None
+            self.watchers.setdefault(task_id, []).append(session)
+
+    def unwatch(self, session: ClientSession) -> None:
+        """A client is gone."""
+        for task_id in session.watched:
+            watching = self.watchers.get(task_id)
+            if watching is not None:
+                watching.remove(session)
+                if not watching:
+                    del self.watchers[task_id]
+        session.watched.clear()
+        self.clients.pop(session, None)
+
+    def forget_cut(self) -> None:
+        """Forget the tasks that left a window because it was too long."""
+        for line in self.lines.lines.values():
+            for task_id in line.cut:
+                task = self.tasks.get(task_id)
+                waits = task is not None and task.life.state is State.QUEUED
+                if waits and task_id not in line.held:
+                    del self.tasks[task_id]
+            line.cut.clear()
+
+    def release_unserved(self) -> None:
+        """Drop the windows of classes that no present worker serves."""
+        for needs, line in self.lines.lines.items():
+            if not self.crew.served(needs):
+                for task_id in line.held:
+                    self.tasks.pop(task_id, None)
+                self.lines.forget(needs)

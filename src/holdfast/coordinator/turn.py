@@ -1,0 +1,276 @@
+"""One turn on paper: what was decided, on an overlay over the cache, and what is to be said.
+
+A `Turn` changes nothing but itself and the windows of waiting tasks, which it can put back. What
+it decides becomes true by the commit of `changes_to_commit`; what it wants said is said by the
+service afterwards, and only for what was accepted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from holdfast.coordinator.sessions import ClientSession, Session, WorkerSession
+from holdfast.coordinator.state import CoordinatorState
+from holdfast.core.dispatch import Line
+from holdfast.model.ids import Entropy, TaskId, Token
+from holdfast.model.limits import ERROR_TEXT_BYTES_MAX
+from holdfast.model.messages import LeaseAnswer, Message, Submit
+from holdfast.model.task import Life, State, Task, needs_of, rank_of
+from holdfast.ports import Attempt, Changes, CodeRow, Event, Receipt, Update, WorkerRow
+
+Item = tuple[Session | None, object]
+"""What came in: a message or a judgement, and the session it came from."""
+
+
+PLACING: Item = (None, None)
+"""Where a change comes from the waiting lines, and not from a message."""
+
+
+class Change:
+    """What a turn makes of one task: the row it was, the row it becomes, and because of what."""
+
+    __slots__ = ("after", "before", "items", "token")
+
+    def __init__(self, before: Task | None, after: Task, token: Token | None, item: Item) -> None:
+        self.before = before
+        self.after = after
+        self.token = token
+        self.items = [item]
+
+
+class Turn:
+    """The decisions of one turn. `now` is monotonic seconds, `now_ms` wall milliseconds.
+
+    `short`: there is no room for submissions.
+    """
+
+    def __init__(
+        self,
+        state: CoordinatorState,
+        *,
+        number: int,
+        now: float,
+        now_ms: int,
+        rng: Entropy,
+        short: bool = False,
+    ) -> None:
+        self.state = state
+        self.number = number
+        self.now = now
+        self.now_ms = now_ms
+        self.rng = rng
+        self.short = short
+        self.loaded: dict[bytes, Task] = {}
+        self.keys: dict[str, TaskId] = {}
+        self.changes: dict[bytes, Change] = {}
+        self.events: list[Event] = []
+        self.attempts: list[Attempt] = []
+        self.workers: dict[str, WorkerRow] = {}
+        self.code: dict[bytes, bytes] = {}
+        self.effects: list[tuple[bytes | None, Session, Message]] = []
+        self.claimed: list[tuple[TaskId, WorkerSession, Token]] = []
+        self.stopped: list[tuple[WorkerSession, TaskId, Token]] = []
+        self.accepted: dict[ClientSession, list[tuple[TaskId, TaskId]]] = {}
+        self.watched: list[tuple[ClientSession, TaskId]] = []
+        self.welcomed: list[tuple[WorkerSession, tuple[LeaseAnswer, ...]]] = []
+        self.dismissed: dict[WorkerSession, str] = {}
+        self.counts: dict[str, int] = {}
+        self.due: list[Task] = []
+        self.more = False
+        self.look_again_seconds = 0.0
+        """When another turn should look for work to recall; 0 for no such need."""
+        self.item: Item = PLACING
+        self._pushed: list[tuple[Line, bytes]] = []
+        self._popped: list[tuple[Line, int, bytes]] = []
+        self._served: dict[str, bool] = {}
+
+    # What is known.
+
+    def get(self, task_id: bytes) -> Task | None:
+        """Return a task as this turn sees it, None where neither cache nor load knows it."""
+        change = self.changes.get(task_id)
+        if change is not None:
+            return change.after
+        task = self.state.tasks.get(task_id)
+        return task if task is not None else self.loaded.get(task_id)
+
+    def held_by(self, identity: str) -> list[Task]:
+        """Return the running tasks whose lease this worker holds, as this turn sees them."""
+        ids = dict(self.state.held.get(identity, ()))
+        for task_id in self.changes:
+            ids[task_id] = None
+        tasks = (self.get(task_id) for task_id in ids)
+        return [
+            task
+            for task in tasks
+            if task is not None
+            and task.life.state is State.RUNNING
+            and task.life.worker == identity
+        ]
+
+    def is_current(self, session: WorkerSession) -> bool:
+        """Whether a worker's session is the one of its newest hello, also within this turn.
+
+        One that this turn closes is not: no claim for that worker before its next hello.
+        """
+        if session in self.dismissed:
+            return False
+        row = self.workers.get(session.identity)
+        if row is not None:
+            return row.epoch == session.epoch
+        return self.state.sessions.get(session.identity) is session
+
+    # What is decided.
+
+    def insert(self, task: Task) -> None:
+        """Keep a new task; a claimable one stands in line at once."""
+        self.changes[task.spec.id] = Change(None, task, None, self.item)
+        if not task.life.due_ms:
+            self.push(task)
+
+    def put(self, task: Task, life: Life, *, token: Token | None = None) -> Task:
+        """Write a new life over a task; `token` is the writer's, where a worker writes."""
+        task_id = task.spec.id
+        after = Task(task.spec, life)
+        change = self.changes.get(task_id)
+        if change is None:
+            self.changes[task_id] = Change(task, after, token, self.item)
+        else:
+            change.after = after
+            change.items.append(self.item)
+            if change.before is not None and change.token is None:
+                change.token = token
+        return after
+
+    def put_back(self, task: Task, life: Life, *, token: Token | None = None) -> Task:
+        """Write a life that may have become claimable, or may have left its line."""
+        after = self.put(task, life, token=token)
+        if life.state is State.QUEUED and not life.due_ms:
+            self.push(after)
+        elif task.life.state is State.QUEUED:
+            line = self.state.lines.line(needs_of(task.spec))
+            if task.spec.id in line.held:
+                line.remove(task.spec.id)
+                self._popped.append((line, rank_of(task.spec), task.spec.id))
+        return after
+
+    def push(self, task: Task) -> None:
+        """Stand a claimable task in its line, where a present worker serves its class."""
+        task_id, needs = task.spec.id, needs_of(task.spec)
+        line = self.state.lines.new(needs)
+        served = self._served.get(needs)
+        if served is None:
+            served = self._served[needs] = self.state.crew.served(needs)
+        if not served:
+            # It may stand before what was read of this line: the line is read anew from its head.
+            line.more, line.tail = True, None
+            return
+        if task_id not in line.held and line.push(rank_of(task.spec), task_id):
+            self._pushed.append((line, task_id))
+
+    def pop(self, line: Line) -> Task | None:
+        """Take the first of a line; None where it is claimable no more."""
+        rank, task_id = line.pop()
+        self._popped.append((line, rank, task_id))
+        return self.get(task_id)
+
+    def tell(self, kind: str, task: Task, *, detail: str = "") -> None:
+        """Add a line to a task's story."""
+        life = task.life
+        self.events.append(
+            Event(
+                task=task.spec.id,
+                at_ms=self.now_ms,
+                kind=kind,
+                fence=life.fence,
+                worker=life.worker,
+                detail=detail[:ERROR_TEXT_BYTES_MAX],
+            )
+        )
+
+    def say(self, session: Session, message: Message, *, about: bytes | None = None) -> None:
+        """Say something after the commit, unless the change of task `about` is refused."""
+        self.effects.append((about, session, message))
+
+    def dismiss(self, session: WorkerSession, reason: str) -> None:
+        """Close a worker's session with this turn; its later messages change nothing."""
+        self.dismissed.setdefault(session, reason)
+
+    def count(self, name: str) -> None:
+        """Count an event of this turn; it counts when the turn is committed."""
+        self.counts[name] = self.counts.get(name, 0) + 1
+
+    # What becomes of it.
+
+    def changes_to_commit(self) -> Changes:
+        """Return the transaction of this turn."""
+        inserts: list[Task] = []
+        updates: list[Update] = []
+        for change in self.changes.values():
+            if change.before is None:
+                inserts.append(change.after)
+            elif change.after is not change.before:
+                before = change.before.life.version
+                updates.append(Update(change.after, before, change.token))
+        return Changes(
+            turn=self.number,
+            inserts=inserts,
+            updates=updates,
+            workers=list(self.workers.values()),
+            events=self.events,
+            attempts=self.attempts,
+            code=[CodeRow(digest, data) for digest, data in self.code.items()],
+        )
+
+    @property
+    def writes(self) -> bool:
+        """Whether there is anything to commit."""
+        return bool(self.changes or self.workers or self.code or self.events)
+
+    def undo(self) -> None:
+        """Put the lines and the offers back as they were before this turn."""
+        for _, session, token in self.claimed:
+            _unclaim(session, token)
+        for line, task_id in self._pushed:
+            line.remove(task_id)
+        for line, rank, task_id in self._popped:
+            task = self.state.tasks.get(task_id)
+            if task is not None and task.life.state is State.QUEUED:
+                line.restore(rank, task_id)
+
+    def refused_items(self, receipt: Receipt) -> list[Item]:
+        """Return what must be decided again because a row was not as we thought."""
+        refused = dict.fromkeys([*receipt.refused_inserts, *receipt.refused_updates])
+        items: dict[int, Item] = {}
+        for task_id in refused:
+            for item in self.changes[task_id].items:
+                items[id(item)] = item
+        return [
+            (session, _only(message, refused) if isinstance(message, Submit) else message)
+            for session, message in items.values()
+            if message is not None
+        ]
+
+    def without(self, refused: Iterable[bytes]) -> None:
+        """Drop the changes that a store refused, and what would have been said of them."""
+        gone = dict.fromkeys(refused)
+        for task_id in gone:
+            self.state.evict(self.changes.pop(task_id).after)
+        for task_id, session, token in self.claimed:
+            if task_id in gone:
+                _unclaim(session, token)
+        self.claimed = [claim for claim in self.claimed if claim[0] not in gone]
+        self.effects = [effect for effect in self.effects if effect[0] not in gone]
+        self.watched = [pair for pair in self.watched if pair[1] not in gone]
+        for client, pairs in self.accepted.items():
+            self.accepted[client] = [pair for pair in pairs if pair[1] not in gone]
+
+
+def _unclaim(session: WorkerSession, token: Token) -> None:
+    session.offer.drop(token)
+    session.offer.given -= 1
+
+
+def _only(message: Submit, refused: dict[TaskId, None]) -> Submit:
+    """Return what of a submission is decided again; now what the store has of it is read first."""
+    return Submit(tuple(spec for spec in message.specs if spec.id in refused), again=True)

@@ -1,0 +1,44 @@
+"""When to dial again, and whom: exponential backoff with full jitter, over all doors in turn.
+
+Full jitter at every step, also at the cap, so that workers cut off together do not come back
+together (Brooker, "Exponential Backoff And Jitter", 2015). The first try after a loss comes almost
+at once: most losses are a coordinator that restarts.
+"""
+
+from __future__ import annotations
+
+from holdfast.model.ids import Entropy
+
+BASE_SECONDS = 0.05
+CAP_SECONDS = 5.0
+FIRST_SECONDS_MAX = 0.02
+_DOUBLINGS_MAX = 16
+
+
+class Redial:
+    """The next delay and the next door of one dialling party."""
+
+    __slots__ = ("_door", "_doors", "_failures", "_rng")
+
+    def __init__(self, rng: Entropy, *, doors: int) -> None:
+        self._rng = rng
+        self._doors = doors
+        self._door = -1
+        self._failures = 0
+
+    def next(self) -> tuple[int, float]:
+        """Return the number of the door to try, and in how many seconds."""
+        self._door = (self._door + 1) % self._doors
+        if self._failures == 0:
+            ceiling = FIRST_SECONDS_MAX
+        else:
+            # A round over all doors counts as one failure: each is tried before we wait longer.
+            doublings = min((self._failures - 1) // self._doors, _DOUBLINGS_MAX)
+            ceiling = min(CAP_SECONDS, BASE_SECONDS * 2.0**doublings)
+        self._failures += 1
+        return self._door, self._rng.random() * ceiling
+
+    def welcomed(self) -> None:
+        """A door opened: stay with it, and begin anew after the next loss."""
+        self._failures = 0
+        self._door -= 1

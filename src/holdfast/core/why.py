@@ -1,0 +1,91 @@
+"""Why a task is not running, in one line: the reason and, where there is one, the mend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from holdfast.core.dispatch import Offer
+from holdfast.model.task import Lease, State, Task, Wanted, needs_of
+
+
+def why(task: Task, offers: Sequence[Offer], *, now_ms: int, names: dict[str, str]) -> str:
+    """Return the reason for a task's state, for a person.
+
+    `offers` are the present workers, `names` their names by identity.
+    """
+    life = task.life
+    if life.state is State.RUNNING:
+        return _running(task, names, now_ms)
+    if life.state is State.PAUSED:
+        return "paused: resume it to let it run"
+    if life.state is State.CANCELLED:
+        return "cancelled" + (f" ({life.reason.text})" if life.reason else "")
+    if life.state is State.FAILED:
+        return f"failed: {life.reason.text}{_failure(task)}"
+    if life.state is State.SUCCEEDED:
+        return f"succeeded in run {life.fence} on worker {names.get(life.worker, life.worker)}"
+    return _queued(task, offers, now_ms=now_ms, names=names)
+
+
+def _running(task: Task, names: dict[str, str], now_ms: int) -> str:
+    life = task.life
+    worker = names.get(life.worker, life.worker)
+    since = life.started_ms or life.claimed_ms
+    word = life.phase.text
+    text = f"{word} on worker {worker} for {max(0, now_ms - since) / 1000:.1f} s (run {life.fence})"
+    if life.wanted is Wanted.CANCEL:
+        return text + ", being cancelled"
+    if life.wanted is Wanted.PAUSE:
+        return text + ", asked to pause"
+    return text
+
+
+def _queued(task: Task, offers: Sequence[Offer], *, now_ms: int, names: dict[str, str]) -> str:
+    life, spec = task.life, task.spec
+    if life.due_ms > now_ms:
+        return f"starts in {(life.due_ms - now_ms) / 1000:.1f} s"
+    if not offers:
+        return "queued: no worker is connected"
+    serving = [offer for offer in offers if offer.serves(needs_of(spec))]
+    if not serving:
+        return f"queued: {_unserved(task, offers)}"
+    able = [o for o in serving if life.avoid != o.identity or life.avoid_until_ms <= now_ms]
+    if not able or life.used.environment:
+        return f"queued: {_unable(task, serving, names)}"
+    if all(not offer.open for offer in able):
+        return "queued: every worker that serves it is draining"
+    text = "queued: no free slot"
+    if life.lease is Lease.LAPSED:
+        text += f" (worker {names.get(life.worker, life.worker)} was lost with run {life.fence})"
+    return text
+
+
+def _unserved(task: Task, offers: Sequence[Offer]) -> str:
+    spec = task.spec
+    queue = [offer for offer in offers if not offer.queues or spec.queue in offer.queues]
+    if not queue:
+        return f"no worker serves queue {spec.queue!r}"
+    for tag in spec.tags:
+        if not any(tag in offer.tags for offer in queue):
+            return f"no worker of queue {spec.queue!r} has tag {tag!r}"
+    if len(spec.tags) > 1:
+        return f"no single worker has all of the tags {', '.join(spec.tags)}"
+    return "no worker runs async functions"
+
+
+def _unable(task: Task, serving: Sequence[Offer], names: dict[str, str]) -> str:
+    failure = task.life.failure
+    told = failure.message if failure is not None else "its environment lacks something"
+    worker = names.get(task.life.avoid, task.life.avoid)
+    others = "" if len(serving) > 1 else ", and there is no other"
+    count = task.life.used.environment
+    return f"worker {worker} cannot run it: {told} (tried {count} times{others})"
+
+
+def _failure(task: Task) -> str:
+    failure = task.life.failure
+    if failure is None:
+        return ""
+    name = failure.types[0].removeprefix("builtins.") if failure.types else ""
+    parts = [part for part in (name, failure.message, failure.evidence.strip()) if part]
+    return " · " + ": ".join(parts).replace("\n", " ")

@@ -1,0 +1,121 @@
+"""The loop of a concurrent lane: many `async def` attempts in one child.
+
+It reads no further order while `RUNNING_MAX` run, so that what waits can be taken back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from inspect import isawaitable
+from typing import Any, Final
+
+import msgspec
+
+from holdfast.engines import invoke
+from holdfast.engines.child import flush_streams, read_requests, send_report
+from holdfast.engines.current import Current, TaskCancelled, enter
+from holdfast.engines.packets import PACKET_BYTES_MAX, Charge, Work
+from holdfast.observe import TaskSet, logger
+
+RUNNING_MAX: Final = 64
+
+
+def serve(charge: Charge, orders: int, outcomes: int) -> None:
+    """Take orders until the supervisor closes the lane."""
+    asyncio.run(ConcurrentLane(charge, orders, outcomes).serve())
+
+
+class ConcurrentLane:
+    """The attempts that run in this child, by token."""
+
+    def __init__(self, charge: Charge, orders: int, outcomes: int) -> None:
+        self._charge = charge
+        self._orders = socket.socket(fileno=orders)
+        self._outcomes = socket.socket(fileno=outcomes)
+        self._functions = invoke.Functions()
+        self._decoder = msgspec.msgpack.Decoder(Work)
+        self._buffer = memoryview(bytearray(PACKET_BYTES_MAX))
+        self._tasks = TaskSet(logger("engines.concurrent"))
+        self._running: dict[bytes, asyncio.Task[Any] | None] = {}
+        """What was taken up; None before its first step, when a cancellation would go unheard."""
+        self._interrupted: set[bytes] = set()
+        self._closed = asyncio.Event()
+        self._reading = False
+
+    async def serve(self) -> None:
+        """Run attempts until the lane is closed."""
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._outcomes, self._interrupt)
+        self._read_more()
+        await self._closed.wait()
+        loop.remove_reader(self._outcomes)
+        await self._tasks.cancel()
+
+    def _read_more(self) -> None:
+        wanted = len(self._running) < RUNNING_MAX and not self._closed.is_set()
+        if wanted is self._reading:
+            return
+        self._reading = wanted
+        loop = asyncio.get_running_loop()
+        if wanted:
+            loop.add_reader(self._orders, self._take_up)
+        else:
+            loop.remove_reader(self._orders)
+
+    def _take_up(self) -> None:
+        try:
+            # The descriptor stays in blocking mode: the supervisor's end shares its flags.
+            size = self._orders.recv_into(self._buffer, flags=socket.MSG_DONTWAIT)
+        except (BlockingIOError, InterruptedError):
+            return  # Taken back in the same moment.
+        if not size:
+            self._closed.set()
+        else:
+            work = self._decoder.decode(self._buffer[:size])
+            self._running[work.token] = None
+            self._tasks.start(work.function, self._attempt(work))
+        self._read_more()
+
+    def _interrupt(self) -> None:
+        for token in read_requests(self._outcomes):
+            if token in self._running:
+                self._interrupted.add(token)
+                task = self._running[token]
+                if task is not None:
+                    task.cancel()
+
+    async def _attempt(self, work: Work) -> None:
+        """Run one order and write its report. Nothing that user code raises leaves this."""
+        self._running[work.token] = asyncio.current_task()
+        try:
+            report = await self._report(work)
+        finally:
+            del self._running[work.token]
+            self._interrupted.discard(work.token)
+        send_report(self._outcomes, report)
+        flush_streams()
+        self._read_more()
+
+    async def _report(self, work: Work) -> bytes:
+        try:
+            call = invoke.prepare(self._functions, work)
+        except invoke.Unfit as unfit:
+            return invoke.over(work, unfit.kind, unfit.failure)
+        if work.token in self._interrupted:
+            return invoke.raised(work, TaskCancelled(), 0, interrupted=True)
+        enter(Current(work.task, work.fence, work.function))
+        begun_ns = time.monotonic_ns()
+        try:
+            value = call.function(*call.args, **call.kwargs)
+            if isawaitable(value):
+                value = await value
+        except BaseException as error:
+            run_us = (time.monotonic_ns() - begun_ns) // 1000
+            if error.__traceback__ is not None:
+                error = error.with_traceback(error.__traceback__.tb_next)
+            interrupted = work.token in self._interrupted
+            return invoke.raised(work, error, run_us, interrupted=interrupted)
+        run_us = (time.monotonic_ns() - begun_ns) // 1000
+        return invoke.returned(work, value, run_us, self._charge)

@@ -1,0 +1,75 @@
+"""What is known of a death: the end of its stderr, and whether memory ran out.
+
+Reads the memory cgroup of this process, of either version; without one there is no evidence.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from holdfast.model.limits import EVIDENCE_BYTES_MAX
+
+
+class Tail:
+    """The last `EVIDENCE_BYTES_MAX` bytes of a stream."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self) -> None:
+        self._data = b""
+
+    def add(self, data: bytes) -> None:
+        """Append what was read."""
+        self._data = (self._data + data)[-EVIDENCE_BYTES_MAX:]
+
+    def text(self) -> str:
+        """Return it as text of at most as many bytes; a character cut in two is left out."""
+        text = self._data.decode(errors="replace").lstrip("\N{REPLACEMENT CHARACTER}")
+        return text.encode()[-EVIDENCE_BYTES_MAX:].decode(errors="ignore")
+
+
+class OomEvidence:
+    """Counts of processes that the kernel killed for want of memory in our cgroup."""
+
+    __slots__ = ("_file", "_kills")
+
+    def __init__(
+        self, *, proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")
+    ) -> None:
+        self._file = _find(proc, cgroups)
+        self._kills = self._read()
+
+    def grew(self) -> bool:
+        """Tell whether the count has grown since the last question."""
+        before, self._kills = self._kills, self._read()
+        return self._kills > before
+
+    def _read(self) -> int:
+        if self._file is None:
+            return 0
+        try:
+            lines = self._file.read_text(encoding="ascii").splitlines()
+            return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+        except (OSError, ValueError, IndexError):
+            return 0
+
+
+def _find(proc: Path, cgroups: Path) -> Path | None:
+    """Return the file that counts kills: `memory.events` (v2) or `memory.oom_control` (v1)."""
+    try:
+        lines = (proc / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        below = path.lstrip("/")
+        if "memory" in controllers.split(","):
+            file = cgroups / "memory" / below / "memory.oom_control"
+        elif not controllers:
+            file = cgroups / below / "memory.events"
+        else:
+            continue
+        if file.is_file():
+            return file
+    return None

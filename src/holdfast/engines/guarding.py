@@ -1,0 +1,158 @@
+"""The supervisor's end of the guard: starts it, tells it, and hears of its death.
+
+Satisfies `ports.Guard`. A word to the guard is in its pipe when the call returns; a guard that does
+not read for `STALL_SECONDS` is ended, and its death is told like any other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import select
+import signal
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from holdfast.engines import guard
+from holdfast.model.ids import TOKEN_BYTES, Token
+from holdfast.observe import logger
+
+STALL_SECONDS: Final = 2.0
+CLOSE_SECONDS: Final = 12.0
+"""How long an orderly end may take; the guard bounds its killing at 10 s."""
+PIPE_BYTES: Final = 1 << 20
+
+_BOOT = (
+    "import sys; sys.path.append(sys.argv[1]); from holdfast.engines.guard import main; "
+    "sys.exit(main(sys.argv[2:]))"
+)
+_LOG = logger("engines.guard")
+
+
+class GuardProcess:
+    """One guard, and the pipe to it."""
+
+    def __init__(self, *, python: str, died: Callable[[], None]) -> None:
+        self._python = python
+        self._died = died
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pipe = -1
+        self._pidfd = -1
+        self._gone: asyncio.Event | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process id, 0 where there is none."""
+        return self._process.pid if self._process else 0
+
+    def start(self, nursery: Sequence[str], *, inherit: int) -> None:
+        """Start the guard, which starts the nursery; `inherit` is a descriptor for the latter."""
+        read, self._pipe = os.pipe2(os.O_CLOEXEC)
+        fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        os.set_blocking(self._pipe, False)
+        root = str(Path(__file__).parents[2])
+        try:
+            self._process = subprocess.Popen(
+                [self._python, "-I", "-S", "-c", _BOOT, root, str(read), *nursery],
+                pass_fds=(read, inherit),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        finally:
+            os.close(read)
+        self._pidfd = os.pidfd_open(self._process.pid)
+        self._gone = asyncio.Event()
+        asyncio.get_running_loop().add_reader(self._pidfd, self._ended)
+
+    def started(self, tokens: Sequence[Token]) -> None:
+        """These tokens are about to be handed to a child. Returns when the pipe has them."""
+        self._tell(guard.STARTED, tokens)
+
+    def spooled(self, tokens: Sequence[Token]) -> None:
+        """The outcomes of these tokens are durable in the spool."""
+        self._tell(guard.SPOOLED, tokens)
+
+    def done(self, tokens: Sequence[Token]) -> None:
+        """These tokens are settled; forget them."""
+        self._tell(guard.DONE, tokens)
+
+    def session(self, *, url: str, identity: str, incarnation: int, last_word: str) -> None:
+        """Where, and with which one-use token, to tell of our death."""
+        facts = {
+            "url": url,
+            "identity": identity,
+            "incarnation": incarnation,
+            "last_word": last_word,
+        }
+        self._write(guard.SESSION, json.dumps(facts).encode())
+
+    async def close(self) -> None:
+        """Say farewell, and wait until the guard has ended all that is below it."""
+        if self._process is None or self._gone is None:
+            return
+        self._died = _nothing
+        self._write(guard.FAREWELL, b"")
+        try:
+            await asyncio.wait_for(self._gone.wait(), CLOSE_SECONDS)
+        except TimeoutError:
+            _LOG.error("the guard did not end in %s s and is killed", CLOSE_SECONDS)
+            self._kill()
+            await self._gone.wait()
+        self._release()
+
+    def _tell(self, kind: int, tokens: Sequence[Token]) -> None:
+        body = b"".join(tokens)
+        assert len(body) == TOKEN_BYTES * len(tokens), "a token has 16 bytes"
+        if body:
+            self._write(kind, body)
+
+    def _write(self, kind: int, body: bytes) -> None:
+        if self._pipe < 0:
+            return
+        data = guard.RECORD.pack(kind, len(body)) + body
+        try:
+            while len(data) > (written := self._write_some(data)):
+                data = data[written:]
+        except BrokenPipeError:
+            _LOG.warning("the guard is gone; its death is being told")
+
+    def _write_some(self, data: bytes) -> int:
+        try:
+            return os.write(self._pipe, data)
+        except BlockingIOError:
+            poll = select.poll()
+            poll.register(self._pipe, select.POLLOUT)
+            if not poll.poll(STALL_SECONDS * 1000):
+                _LOG.error("the guard has read nothing for %s s and is killed", STALL_SECONDS)
+                self._kill()
+                raise BrokenPipeError from None
+            return 0
+
+    def _kill(self) -> None:
+        signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def _ended(self) -> None:
+        assert self._process is not None
+        assert self._gone is not None
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        status = self._process.wait()
+        self._gone.set()
+        if self._died is not _nothing:
+            _LOG.error("the guard ended by itself with status %s", status)
+            self._release()
+        self._died()
+
+    def _release(self) -> None:
+        for descriptor in (self._pipe, self._pidfd):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._pipe = self._pidfd = -1
+
+
+def _nothing() -> None:
+    """What follows a death that was asked for."""

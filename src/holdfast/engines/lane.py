@@ -1,0 +1,207 @@
+"""One life of a lane's child, as the supervisor holds it: four streams, and who has what.
+
+Owns the descriptors and the bookkeeping of one child. It decides nothing: `process` does. The
+receiving end of the orders is kept open here too, so that what the child has not read can be taken
+back, and so that orders can be handed before the child is born.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+
+import msgspec
+
+from holdfast.engines.evidence import Tail
+from holdfast.engines.packets import (
+    LENGTH,
+    ORDER_BUFFER_BYTES,
+    PACKET_BYTES_MAX,
+    REPORT_BYTES_MAX,
+    RESULT_BUFFER_BYTES,
+    Report,
+    WorkHead,
+)
+from holdfast.model.ids import Token
+
+PRINTED_BYTES = 64 * 1024
+"""Read from one stream at one wake-up."""
+
+_HEADS = msgspec.msgpack.Decoder(WorkHead)
+_REPORTS = msgspec.msgpack.Decoder(Report)
+
+
+class GarbledError(Exception):
+    """The child's outcomes are not ones of ours: user code wrote there, or closed it."""
+
+
+class Life:
+    """One child of a lane, from before its birth until it is buried."""
+
+    __slots__ = (
+        "_orders_in",
+        "_orders_out",
+        "_outcomes",
+        "_rest",
+        "_theirs",
+        "begun_any",
+        "errors",
+        "garbled",
+        "handed",
+        "killed",
+        "lane",
+        "pid",
+        "pidfd",
+        "printed",
+        "serial",
+        "stderr",
+    )
+
+    def __init__(self, *, lane: int, serial: int) -> None:
+        self.lane = lane
+        self.serial = serial
+        self.pid = 0
+        self.pidfd = -1
+        self.handed: dict[Token, None] = {}
+        self.begun_any = False
+        self.killed = False
+        self.garbled = False
+        self.stderr = Tail()
+        self._rest = b""
+        self._orders_out, self._orders_in = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._orders_out.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ORDER_BUFFER_BYTES)
+        self._outcomes, theirs = socket.socketpair()
+        for each in (self._outcomes, theirs):
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, RESULT_BUFFER_BYTES)
+        self.printed, printed_in = os.pipe2(os.O_CLOEXEC)
+        self.errors, errors_in = os.pipe2(os.O_CLOEXEC)
+        for pipe in (self.printed, self.errors):
+            os.set_blocking(pipe, False)
+        # The child's end of the orders stays in blocking mode, whose flags both copies share.
+        self._theirs = (self._orders_in.fileno(), theirs.detach(), printed_in, errors_in)
+
+    @property
+    def orders(self) -> int:
+        """The descriptor that orders are written to."""
+        return self._orders_out.fileno()
+
+    @property
+    def outcomes(self) -> int:
+        """The descriptor that outcomes are read from."""
+        return self._outcomes.fileno()
+
+    @property
+    def descriptors(self) -> tuple[int, int, int, int]:
+        """What the child gets: orders, outcomes, stdout, stderr."""
+        return self._theirs
+
+    def release(self) -> None:
+        """Close the ends that are the child's alone."""
+        for descriptor in self._theirs[1:]:
+            os.close(descriptor)
+        self._theirs = (self._theirs[0], -1, -1, -1)
+
+    def hand(self, packet: bytes) -> bool:
+        """Put a packet into the lane; False where there is no room."""
+        try:
+            self._orders_out.send(packet, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        return True
+
+    def take_back(self) -> list[tuple[Token, bytes]]:
+        """Return the packets that the child has not read. They are not `handed` any more."""
+        taken: list[tuple[Token, bytes]] = []
+        while True:
+            try:
+                packet = self._orders_in.recv(PACKET_BYTES_MAX, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return taken
+            token = _HEADS.decode(packet).token
+            del self.handed[token]
+            taken.append((token, packet))
+
+    def read(self, buffer: memoryview) -> list[Report]:
+        """Return the whole reports that have arrived, at most one buffer full of them.
+
+        Raises BlockingIOError where there is nothing to read, GarbledError for what no child of
+        ours writes, and at the end of the stream.
+        """
+        try:
+            size = self._outcomes.recv_into(buffer, 0, socket.MSG_DONTWAIT)
+        except ConnectionResetError:
+            size = 0
+        if not size:
+            raise GarbledError("the child has closed its outcomes")
+        data: memoryview | bytes = buffer[:size]
+        if self._rest:
+            data = self._rest + data
+        reports: list[Report] = []
+        at, end = 0, len(data)
+        while end - at >= LENGTH.size:
+            (length,) = LENGTH.unpack_from(data, at)
+            if length > REPORT_BYTES_MAX:
+                self._spoil(reports)
+                break
+            until = at + LENGTH.size + length
+            if until > end:
+                break
+            try:
+                report = _REPORTS.decode(data[at + LENGTH.size : until])
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                self._spoil(reports)
+                break
+            if self.handed.pop(report.ended.token, self) is self:
+                self._spoil(reports)
+                break
+            reports.append(report)
+            at = until
+        self._rest = bytes(data[at:])
+        return reports
+
+    def _spoil(self, reports: list[Report]) -> None:
+        """Nothing further of this stream can be trusted; what came before it can."""
+        self.garbled = True
+        if not reports:
+            raise GarbledError("the child's outcomes are garbled")
+
+    def read_printed(self, *, error: bool) -> bytes | None:
+        """Return what was printed, b"" at the end of the stream, None where nothing is there."""
+        try:
+            data = os.read(self.errors if error else self.printed, PRINTED_BYTES)
+        except BlockingIOError:
+            return None
+        if error:
+            self.stderr.add(data)
+        return data
+
+    def interrupt(self, token: Token, number: signal.Signals | None) -> None:
+        """Ask the child to interrupt a token, and knock with a signal where it needs one."""
+        if self.pidfd < 0:
+            return
+        try:
+            self._outcomes.send(token, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            if number is not None:
+                signal.pidfd_send_signal(self.pidfd, number)
+        except (BlockingIOError, BrokenPipeError, ConnectionResetError, ProcessLookupError):
+            return  # It is past hearing; the kill after the grace is not.
+
+    def kill(self) -> None:
+        """SIGKILL the child; the nursery ends its group before it reaps it."""
+        if self.pidfd >= 0:
+            try:
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            except ProcessLookupError:
+                return  # It ended by itself in the same moment.
+
+    def close(self) -> None:
+        """Close all that is left."""
+        self._orders_out.close()
+        self._orders_in.close()
+        self._outcomes.close()
+        for descriptor in (self.printed, self.errors, self.pidfd, *self._theirs[1:]):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.printed = self.errors = self.pidfd = -1
+        self._theirs = (-1, -1, -1, -1)

@@ -1,0 +1,118 @@
+"""What the supervisor, the nursery and the children say to each other, as bytes.
+
+Orders travel as one packet each (SOCK_SEQPACKET), outcomes as length-prefixed frames (SOCK_STREAM),
+requests to interrupt as bare tokens on the way back of the outcomes' socket.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, Final
+
+import msgspec
+
+from holdfast.model.ids import TOKEN_BYTES, TaskId, Token
+from holdfast.model.messages import Ended
+from holdfast.model.outcome import Payload
+from holdfast.ports import Order
+
+CODE_INLINE_BYTES_MAX: Final = 64 * 1024
+"""A larger pickled function goes to a file."""
+PACKET_BYTES_MAX: Final = 256 * 1024
+"""Inline payload, inline code and names with room to spare; below any default `wmem_max` × 2."""
+REPORT_BYTES_MAX: Final = 512 * 1024
+"""A longer frame is not one of ours."""
+ORDER_BUFFER_BYTES: Final = 1024 * 1024
+RESULT_BUFFER_BYTES: Final = 256 * 1024
+INTERRUPT_BYTES: Final = TOKEN_BYTES
+REQUEST_BYTES_MAX: Final = 16 * 1024
+RETIRED_EXIT: Final = 81
+"""A child exits so between two orders when it is to be replaced by a fresh one."""
+
+LENGTH: Final = struct.Struct("<I")
+
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+class Work(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An order as a child reads it; `code_path` names the file of a large function."""
+
+    token: Token
+    task: TaskId
+    fence: int
+    function: str
+    payload: Payload
+    payload_path: str
+    code: bytes
+    code_path: str
+    python: str
+
+
+class WorkHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The first field of a packet: all that is needed of one that is taken back."""
+
+    token: Token
+
+
+class Report(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An outcome as a child writes it; `path` names the file of a large result."""
+
+    ended: Ended
+    path: str
+
+
+class Charge(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """Fork a child. Four descriptors come with it: orders, outcomes, stdout, stderr.
+
+    `tasks_max` and `rss_bytes_max` (0: no bound) say when the child retires.
+    """
+
+    serial: int
+    lane: int
+    concurrent: bool
+    results: str
+    tasks_max: int
+    rss_bytes_max: int
+
+
+class Forked(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """The child of a charge runs; its pidfd comes along. `pid` 0: the fork failed, `error` why."""
+
+    serial: int
+    pid: int
+    error: str = ""
+
+
+class Exited(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """A child is gone, and its process group with it. `status` is what waitpid gave."""
+
+    serial: int
+    status: int
+
+
+def pack_order(order: Order, code_path: str) -> bytes:
+    """Return the packet of an order, whose code may rest in a file instead."""
+    return _ENCODER.encode(
+        (
+            order.token,
+            order.task,
+            order.fence,
+            order.function,
+            order.payload,
+            order.payload_path,
+            b"" if code_path else order.code,
+            code_path,
+            order.python,
+        )
+    )
+
+
+def pack_report(ended: Ended, path: str) -> bytes:
+    """Return the frame of an outcome, with its length before it."""
+    body = _ENCODER.encode((ended, path))
+    return LENGTH.pack(len(body)) + body
+
+
+def pack(message: Any) -> bytes:
+    """Return the packet of a message to or from the nursery."""
+    return _ENCODER.encode(message)

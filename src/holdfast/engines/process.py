@@ -1,0 +1,365 @@
+"""The process engine: warm child processes as lanes, under a nursery and a guard. Linux only.
+
+Owns the lives of the lanes' children: it hands orders, hears outcomes, and when a child is gone
+says which orders it had taken up and which surely not, and gives the lane a fresh child. It does
+not judge a death, keeps no order after its end, and runs no user code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import signal
+import sys
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from holdfast.engines.child import INTERRUPT_SIGNAL
+from holdfast.engines.evidence import OomEvidence
+from holdfast.engines.forking import NurseryLink
+from holdfast.engines.guarding import GuardProcess
+from holdfast.engines.lane import GarbledError, Life
+from holdfast.engines.packets import (
+    CODE_INLINE_BYTES_MAX,
+    PACKET_BYTES_MAX,
+    RETIRED_EXIT,
+    Charge,
+    Exited,
+    Forked,
+    pack_order,
+)
+from holdfast.model.ids import Token
+from holdfast.observe import logger
+from holdfast.payloads.values import PARTIAL_SUFFIX
+from holdfast.ports import EngineListener, LaneDeath, Order
+
+BUFFER_BYTES: Final = 256 * 1024
+BACKOFF_SECONDS: Final = 0.01
+BACKOFF_SECONDS_MAX: Final = 1.0
+WORD_SECONDS: Final = 1.0
+"""How long the nursery's word on a dead child is waited for."""
+CODE_FILES_MAX: Final = 64
+LAST_READS_MAX: Final = 64
+"""Reads of each stream of a dead child, so that a surviving grandchild cannot hold us."""
+
+_LOG = logger("engines.process")
+
+
+class ProcessEngine:
+    """Satisfies `ports.Engine`; `guard` satisfies `ports.Guard`.
+
+    `state_dir` gets the folders `engine/results` (large results, removed by who is told of them)
+    and `engine/code`; `open` empties both. `guard_death` is called when the guard, and with it
+    every child, is gone unasked.
+    `recycle_tasks` and `recycle_rss_bytes` (0: never) replace a child between two tasks.
+    """
+
+    def __init__(
+        self,
+        *,
+        state_dir: Path,
+        guard_death: Callable[[], None],
+        python: str = sys.executable,
+        recycle_tasks: int = 0,
+        recycle_rss_bytes: int = 0,
+    ) -> None:
+        self.guard = GuardProcess(python=python, died=self._guard_died)
+        self._python = python
+        self._results = state_dir.absolute() / "engine" / "results"
+        self._code = state_dir.absolute() / "engine" / "code"
+        self._guard_death = guard_death
+        self._recycle_tasks = recycle_tasks
+        self._recycle_rss_bytes = recycle_rss_bytes
+        self._listener: EngineListener | None = None
+        self._nursery: NurseryLink | None = None
+        self._lives: list[Life | None] = []
+        self._by_serial: dict[int, Life] = {}
+        self._serial = 0
+        self._failures: list[int] = []
+        self._timers: dict[int, asyncio.TimerHandle] = {}
+        """By serial: the birth that is put off, or the word that is waited for."""
+        self._full: dict[int, None] = {}
+        self._code_files: OrderedDict[bytes, str] = OrderedDict()
+        self._buffer = memoryview(bytearray(BUFFER_BYTES))
+        self._down = True
+        self._oom = OomEvidence()
+
+    async def open(self, listener: EngineListener, *, lanes: int) -> None:
+        """Start the tree, and one child for each lane; orders can be handed at once."""
+        assert lanes > 0, "an engine has a lane at least"
+        for folder in (self._results, self._code):
+            folder.mkdir(parents=True, exist_ok=True)
+            for left_behind in folder.iterdir():
+                left_behind.unlink()
+        self._listener = listener
+        self._down = False
+        nursery = self._nursery = NurseryLink(forked=self._forked, exited=self._exited)
+        self.guard.start(nursery.command(self._python), inherit=nursery.inherit)
+        nursery.open()
+        self._failures = [0] * (lanes + 1)
+        self._lives = [self._bear(lane) for lane in range(lanes)]
+        self._lives.append(None)
+
+    def hand(self, lane: int, order: Order) -> bool:
+        """Put an order into a lane; False where it has no room (`lane_writable` follows)."""
+        if self._down:
+            return False
+        life = self._lives[lane]
+        if life is None:
+            life = self._lives[lane] = self._bear(lane)
+        code_path = ""
+        if len(order.code) > CODE_INLINE_BYTES_MAX:
+            code_path = self._code_file(order.code)
+        packet = pack_order(order, code_path)
+        assert len(packet) <= PACKET_BYTES_MAX, "a larger payload comes by its path"
+        if life.hand(packet):
+            life.handed[order.token] = None
+            return True
+        if lane not in self._full:
+            self._full[lane] = None
+            asyncio.get_running_loop().add_writer(life.orders, self._writable, lane, life)
+        return False
+
+    def take_back(self, lane: int) -> list[Token]:
+        """Return the orders that the child has not taken up; they leave the lane."""
+        life = self._lives[lane]
+        return [] if life is None else [token for token, _ in life.take_back()]
+
+    def interrupt(self, lane: int, token: Token) -> None:
+        """Raise `TaskCancelled` inside the attempt, if it is the one that runs."""
+        life = self._lives[lane]
+        if life is not None and token in life.handed:
+            concurrent = lane == len(self._lives) - 1
+            life.interrupt(token, None if concurrent else INTERRUPT_SIGNAL)
+
+    def kill(self, lane: int) -> None:
+        """SIGKILL the child's process group; `lane_died` follows."""
+        life = self._lives[lane]
+        if life is not None:
+            life.killed = True
+            life.kill()
+
+    async def close(self) -> None:
+        """End all children and what they left behind. A second call does nothing."""
+        self._down = True
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        nursery, self._nursery = self._nursery, None
+        if nursery is None:
+            return
+        await self.guard.close()
+        nursery.close()
+        for life in self._by_serial.values():
+            self._unwatch(life)
+            life.close()
+        self._by_serial.clear()
+        self._lives.clear()
+
+    # Births.
+
+    def _bear(self, lane: int, delay_seconds: float = 0.0) -> Life:
+        """Return a new life of a lane, whose child is asked for now or after a delay."""
+        self._serial += 1
+        life = Life(lane=lane, serial=self._serial)
+        self._by_serial[life.serial] = life
+        loop = asyncio.get_running_loop()
+        loop.add_reader(life.outcomes, self._readable, life)
+        loop.add_reader(life.printed, partial(self._print, life, error=False))
+        loop.add_reader(life.errors, partial(self._print, life, error=True))
+        if delay_seconds:
+            self._timers[life.serial] = loop.call_later(delay_seconds, self._ask_for, life)
+        else:
+            self._ask_for(life)
+        return life
+
+    def _ask_for(self, life: Life) -> None:
+        self._timers.pop(life.serial, None)
+        charge = Charge(
+            serial=life.serial,
+            lane=life.lane,
+            concurrent=life.lane == len(self._failures) - 1,
+            results=str(self._results),
+            tasks_max=self._recycle_tasks,
+            rss_bytes_max=self._recycle_rss_bytes,
+        )
+        assert self._nursery is not None
+        self._nursery.fork(charge, life.descriptors)
+        life.release()
+
+    def _forked(self, forked: Forked, pidfd: int) -> None:
+        life = self._by_serial.get(forked.serial)
+        if life is None or not forked.pid:
+            if pidfd >= 0:
+                os.close(pidfd)
+            if life is not None:
+                _LOG.warning("lane %d: no child could be forked: %s", life.lane, forked.error)
+                self._bury(life, signal.SIGKILL)
+            return
+        life.pid, life.pidfd = forked.pid, pidfd
+        asyncio.get_running_loop().add_reader(pidfd, self._ended, life)
+        if life.killed or life.garbled:
+            life.kill()
+
+    # Work.
+
+    def _readable(self, life: Life) -> None:
+        listener = self._listener
+        assert listener is not None
+        try:
+            reports = life.read(self._buffer)
+        except BlockingIOError:
+            return
+        except GarbledError as error:
+            asyncio.get_running_loop().remove_reader(life.outcomes)
+            # At its end a child closes them too: the kernel lets it keep its own exit status then.
+            _LOG.debug("lane %d: %s", life.lane, error)
+            life.garbled = True
+            life.kill()
+            return
+        if reports:
+            life.begun_any = True
+            for report in reports:
+                listener.attempt_ended(life.lane, report.ended, report.path)
+
+    def _writable(self, lane: int, life: Life) -> None:
+        asyncio.get_running_loop().remove_writer(life.orders)
+        self._full.pop(lane, None)
+        if self._listener is not None:
+            self._listener.lane_writable(lane)
+
+    def _print(self, life: Life, *, error: bool) -> bool:
+        """Pass on one read of what was printed; tells whether there may be more."""
+        data = life.read_printed(error=error)
+        if data:
+            assert self._listener is not None
+            self._listener.printed(life.lane, error=error, data=data)
+        elif data is not None:
+            asyncio.get_running_loop().remove_reader(life.errors if error else life.printed)
+        return bool(data)
+
+    def _code_file(self, code: bytes) -> str:
+        """Return the file of a large pickled function, under its digest."""
+        digest = hashlib.sha256(code).digest()
+        path = self._code_files.get(digest)
+        if path is None:
+            file = self._code / digest.hex()
+            partial_file = file.with_suffix(PARTIAL_SUFFIX)
+            partial_file.write_bytes(code)
+            partial_file.rename(file)
+            path = self._code_files[digest] = str(file)
+            if len(self._code_files) > CODE_FILES_MAX:
+                _, oldest = self._code_files.popitem(last=False)
+                Path(oldest).unlink(missing_ok=True)
+        self._code_files.move_to_end(digest)
+        return path
+
+    # Deaths.
+
+    def _ended(self, life: Life) -> None:
+        """The pidfd says that the child is gone; how, the nursery tells in a moment."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(life.pidfd)
+        self._timers[life.serial] = loop.call_later(
+            WORD_SECONDS, self._bury, life, int(signal.SIGKILL)
+        )
+
+    def _exited(self, exited: Exited) -> None:
+        life = self._by_serial.get(exited.serial)
+        if life is not None:
+            self._bury(life, exited.status)
+
+    def _bury(self, life: Life, status: int) -> None:
+        """Hear the last of a child, give its lane a fresh one, and report the death."""
+        timer = self._timers.pop(life.serial, None)
+        if timer is not None:
+            timer.cancel()
+        if self._down or self._listener is None:
+            return
+        self._hear_the_last(life)
+        untouched = life.take_back()
+        begun = tuple(life.handed)
+        self._unwatch(life)
+        was_full = self._full.pop(life.lane, life) is None
+        del self._by_serial[life.serial]
+        code = os.waitstatus_to_exitcode(status)
+        retired = code == RETIRED_EXIT and not begun
+        started_well = bool(begun) or life.begun_any or life.killed
+        self._failures[life.lane] = 0 if started_well else self._failures[life.lane] + 1
+        self._replace(life.lane, untouched if retired else [])
+        life.close()
+        if begun:
+            for unfinished in self._results.glob(f"{life.serial}-*{PARTIAL_SUFFIX}"):
+                unfinished.unlink()
+        if not retired:
+            self._report(life, begun, tuple(token for token, _ in untouched), code)
+        elif was_full:
+            self._listener.lane_writable(life.lane)
+
+    def _hear_the_last(self, life: Life) -> None:
+        """Read what the child wrote before its end; all of it is in the buffers by now."""
+        for _ in range(LAST_READS_MAX):
+            try:
+                reports = life.read(self._buffer)
+            except (BlockingIOError, GarbledError):
+                break
+            assert self._listener is not None
+            for report in reports:
+                self._listener.attempt_ended(life.lane, report.ended, report.path)
+        for error in (False, True):
+            for _ in range(LAST_READS_MAX):
+                if not self._print(life, error=error):
+                    break
+
+    def _replace(self, lane: int, waiting: list[tuple[Token, bytes]]) -> None:
+        """Give a lane a fresh child; one that keeps dying at its start is put off."""
+        failures = self._failures[lane]
+        delay = min(BACKOFF_SECONDS * 2**failures, BACKOFF_SECONDS_MAX) if failures else 0.0
+        concurrent = lane == len(self._lives) - 1
+        fresh = None if concurrent else self._bear(lane, delay)
+        self._lives[lane] = fresh
+        for token, packet in waiting:
+            assert fresh is not None, "a concurrent lane does not retire"
+            if fresh.hand(packet):
+                fresh.handed[token] = None
+
+    def _report(
+        self, life: Life, begun: tuple[Token, ...], untouched: tuple[Token, ...], code: int
+    ) -> None:
+        assert self._listener is not None
+        by_us = life.killed and code == -signal.SIGKILL
+        death = LaneDeath(
+            begun=begun,
+            untouched=untouched,
+            signal=max(-code, 0),
+            exit_code=max(code, 0),
+            killed=by_us,
+            out_of_memory=code == -signal.SIGKILL and not by_us and self._oom.grew(),
+            last_words=life.stderr.text(),
+        )
+        self._listener.lane_died(life.lane, death)
+
+    def _unwatch(self, life: Life) -> None:
+        loop = asyncio.get_running_loop()
+        for descriptor in (life.outcomes, life.printed, life.errors, life.pidfd):
+            if descriptor >= 0:
+                loop.remove_reader(descriptor)
+        loop.remove_writer(life.orders)
+
+    def _guard_died(self) -> None:
+        """All children die with the guard. What they held is told as killed, and none follows."""
+        listener = self._listener
+        if self._down or listener is None:
+            return
+        self._down = True
+        for life in list(self._lives):
+            if life is not None:
+                life.killed = True
+                self._hear_the_last(life)
+                untouched = tuple(token for token, _ in life.take_back())
+                self._report(life, tuple(life.handed), untouched, -signal.SIGKILL)
+        self._guard_death()

@@ -1,0 +1,79 @@
+"""Functions by import path where they have one, else by value."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from holdfast.errors import InvalidInputError, NotSerializableError
+from holdfast.model.limits import NAME_BYTES_MAX
+from holdfast.payloads import pickling
+
+WRAPPED = "__holdfast_function__"
+"""A task object, as `@task` makes it, keeps the plain function under this attribute."""
+
+
+class EncodedFunction(NamedTuple):
+    """`code` is empty where `name` is an import path; `python` is set where there is code."""
+
+    name: str
+    code: bytes
+    python: str
+
+
+def python_version() -> str:
+    """Return the version that pickled code is bound to, as `3.11`."""
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def unwrap(function: Any) -> Any:
+    """Return the plain function of a task object, and anything else as it is."""
+    return getattr(function, WRAPPED, function)
+
+
+def encode_function(function: Callable[..., Any]) -> EncodedFunction:
+    """Name a function by `module:qualname` where that leads to it, else pickle it by value.
+
+    What stands in `__main__`, in a function or in a lambda goes by value.
+    Raises InvalidInputError for what cannot be called, NotSerializableError naming the part.
+    """
+    plain = unwrap(function)
+    if not callable(plain):
+        raise InvalidInputError(f"{type(plain).__qualname__} is not callable; give a function")
+    named = plain if isinstance(getattr(plain, "__qualname__", None), str) else type(plain)
+    name = f"{getattr(named, '__module__', None) or '?'}:{named.__qualname__}"
+    if _leads_to(name, plain):
+        return EncodedFunction(name, b"", "")
+    try:
+        code = pickling.dumps(plain)
+    except Exception as error:
+        raise NotSerializableError(
+            f"the function {name} cannot be pickled: {pickling.blame(plain, named.__name__)}. "
+            f"Move it to a module that workers can import"
+        ) from error
+    shown = name.encode(errors="replace")[:NAME_BYTES_MAX].decode(errors="ignore")
+    return EncodedFunction(shown, code, python_version())
+
+
+def decode_function(code: bytes) -> Callable[..., Any]:
+    """Return the function of a pickle. What unpickling raises comes through as it is.
+
+    Raises InvalidInputError where it is none.
+    """
+    function = unwrap(pickling.loads(code))
+    if not callable(function):
+        raise InvalidInputError(f"the code is a {type(function).__qualname__}, not a function")
+    plain: Callable[..., Any] = function
+    return plain
+
+
+def _leads_to(name: str, function: object) -> bool:
+    """Tell whether importing `name` elsewhere will find this very function."""
+    module_name, _, qualname = name.partition(":")
+    if module_name == "__main__" or "<" in qualname or len(name.encode()) > NAME_BYTES_MAX:
+        return False
+    found: Any = sys.modules.get(module_name)
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    return found is not None and unwrap(found) is function

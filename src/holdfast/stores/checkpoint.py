@@ -1,0 +1,104 @@
+"""Keep the write-ahead log short, from a connection that no turn waits for.
+
+Owns WAL checkpoints. PASSIVE moves the bulk while turns go on; TRUNCATE then needs the write lock
+only for what came since. A log that readers hold open is tried again after the next turn.
+"""
+
+from __future__ import annotations
+
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+from holdfast.observe import logger
+from holdfast.stores.connections import Durability, connect
+from holdfast.stores.failures import is_failed_fsync
+
+WAL_BYTES_MAX = 16 * 1024 * 1024
+
+_HOLD_FACTOR = 4
+"""At so many times its bound the log holds turns up: a busy writer can starve the checkpoint."""
+_HOLD_SECONDS = 1.0
+_BUSY_MS = 200
+"""TRUNCATE waits for readers with the write lock in its hand: so long a turn may stand still."""
+
+
+class WalCheckpoints:
+    """Checkpoint when the log has grown past a bound, on a thread of its own or inline."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        inline: bool,
+        durability: Durability,
+        bytes_max: int,
+        die: Callable[[str], NoReturn],
+    ) -> None:
+        self._path = path
+        self._wal = Path(f"{path}-wal")
+        self._durability: Durability = durability
+        self._bytes_max = bytes_max
+        self._die = die
+        self._connection: sqlite3.Connection | None = None
+        # One order may wait: more would ask for the same work again.
+        self._orders: queue.Queue[bool] = queue.Queue(1)
+        self._at_rest = threading.Event()
+        self._thread: threading.Thread | None = None
+        if not inline:
+            self._thread = threading.Thread(
+                target=self._serve, name="holdfast-checkpoint", daemon=True
+            )
+            self._thread.start()
+
+    def look(self) -> None:
+        """Order a checkpoint where the log is past its bound. Called after each turn.
+
+        Far past the bound it waits for the checkpoint, for `_HOLD_SECONDS` at the most.
+        """
+        try:
+            size_bytes = self._wal.stat().st_size
+        except FileNotFoundError:
+            return
+        if size_bytes <= self._bytes_max:
+            return
+        if self._thread is None:
+            self._perform()
+            return
+        self._at_rest.clear()
+        with suppress(queue.Full):
+            self._orders.put_nowait(True)
+        if size_bytes > _HOLD_FACTOR * self._bytes_max:
+            # A checkpoint that ran already may end the wait early; the next turn waits again.
+            self._at_rest.wait(_HOLD_SECONDS)
+
+    def close(self) -> None:
+        """Wait for the checkpoint that runs, and close the connection."""
+        if self._thread is not None:
+            self._orders.put(False)
+            self._thread.join()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _serve(self) -> None:
+        while self._orders.get():
+            self._perform()
+            self._at_rest.set()
+
+    def _perform(self) -> None:
+        try:
+            if self._connection is None:
+                self._connection = connect(self._path, durability=self._durability)
+                self._connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}").fetchall()
+            for mode in ("PASSIVE", "TRUNCATE"):
+                self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
+        except sqlite3.Error as error:
+            if is_failed_fsync(error):
+                # The kernel may have dropped the pages: a second fsync would lie.
+                self._die(f"a checkpoint of {self._path} could not be made durable: {error}")
+            logger("stores").warning("a checkpoint of %s failed: %s", self._path, error)

@@ -1,0 +1,100 @@
+"""Connections to one SQLite database, wherever it is: a file, a URI in memory, or a lent one.
+
+Owns the pragmas. Never writes rows.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Literal
+
+from holdfast.errors import ConfigurationError, HoldfastError, StoreDoubtError
+from holdfast.stores.failures import error_code
+
+Database = Path | str | sqlite3.Connection
+"""A file; `:memory:` or a `file:` URI; or a connection that its owner lends.
+
+A lent connection outlives the store, as a disk outlives a process: `memory_disk` makes one.
+"""
+
+Durability = Literal["full", "normal"]
+
+BUSY_SECONDS = 5.0
+_CACHED_STATEMENTS = 128
+_CACHE_KIB = 64 * 1024
+_UNUSABLE = frozenset({sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN})
+
+
+def memory_disk() -> sqlite3.Connection:
+    """Return an empty database in memory, to be lent to stores and readers on one thread."""
+    return sqlite3.connect(":memory:", isolation_level=None, cached_statements=_CACHED_STATEMENTS)
+
+
+def is_file(database: Database) -> bool:
+    """Tell whether the database is a file, which several threads can open."""
+    return isinstance(database, Path)
+
+
+def connect(database: Database, *, durability: Durability = "full") -> sqlite3.Connection:
+    """Open a connection, or take the lent one.
+
+    Raises the driver's errors; `opening_failed` tells what they mean.
+    """
+    if isinstance(database, sqlite3.Connection):
+        if database.in_transaction:
+            # Its last borrower died in the middle: the disk shows what was committed.
+            database.rollback()
+        _prepare(database, durability)
+        return database
+    connection = sqlite3.connect(
+        str(database),
+        timeout=BUSY_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=_CACHED_STATEMENTS,
+        uri=isinstance(database, str),
+    )
+    try:
+        _prepare(connection, durability)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def opening_failed(database: Database, error: sqlite3.Error) -> HoldfastError:
+    """Return the error of a database that does not open: what to mend, or who may hold it."""
+    primary = error_code(error) & 0xFF
+    if primary == sqlite3.SQLITE_NOTADB:
+        return ConfigurationError(f"{database} is not a database of Holdfast: {error}")
+    if not isinstance(database, Path) or primary not in _UNUSABLE:
+        return StoreDoubtError(f"{database} could not be opened: {error}")
+    folder = database.parent
+    try:
+        folder.stat()
+    except FileNotFoundError:
+        return ConfigurationError(f"the state directory {folder} does not exist; make it")
+    except OSError as reason:
+        return ConfigurationError(f"the state directory {folder} cannot be used: {reason}")
+    return ConfigurationError(
+        f"the state directory {folder} cannot be written ({error}); "
+        "give this user the right to write there, or choose another"
+    )
+
+
+def _prepare(connection: sqlite3.Connection, durability: str) -> None:
+    pragmas = [
+        # Takes effect while the database is empty, so it stands before the journal mode.
+        "auto_vacuum = INCREMENTAL",
+        "journal_mode = WAL",
+        f"synchronous = {durability.upper()}",
+        # Another connection checkpoints, so that no turn pays for it.
+        "wal_autocheckpoint = 0",
+        "foreign_keys = OFF",
+        # Some builds overwrite freed pages with zeros; durable rows need no such care.
+        "secure_delete = OFF",
+        f"cache_size = -{_CACHE_KIB}",
+    ]
+    for pragma in pragmas:
+        connection.execute(f"PRAGMA {pragma}").fetchall()

@@ -1,0 +1,279 @@
+"""The lanes of an engine, kept busy: hands orders, takes them back, stops them, and judges deaths.
+
+Owns what becomes of an attempt between *may start* and *is over*. `core.lanes` reckons which lane
+gets what; this room tells the guard, moves the orders, keeps the grace of those that are to be
+stopped, and turns a death into outcomes. It never talks to a coordinator.
+
+What an engine reports is only noted; it is judged in `collect`, so that one wake-up of the worker
+sees all of it in order, and so that no call of ours into the engine is answered inside itself.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from holdfast.core.lanes import Lanes
+from holdfast.model.ids import Token
+from holdfast.model.limits import CANCEL_GRACE_SECONDS, EVIDENCE_BYTES_MAX
+from holdfast.model.messages import Ended
+from holdfast.model.outcome import Failure, OutcomeKind
+from holdfast.ports import Engine, Guard, LaneDeath, Order
+
+
+class Over(msgspec.Struct, frozen=True, gc=False):
+    """An attempt that has ended; a large result rests at `result_path`."""
+
+    ended: Ended
+    result_path: str = ""
+
+
+class Keeper(Protocol):
+    """Who keeps the leases: told of each order that reaches a lane, or leaves it unrun."""
+
+    def handed(self, order: Order, now: float) -> None:
+        """A child may take it up from now on."""
+        ...
+
+    def taken_back(self, token: Token) -> None:
+        """No child took it up, surely; it waits in line again."""
+        ...
+
+
+Printed = Callable[[int, bool, bytes], None]
+"""Where the output of children goes: lane, whether stderr, bytes."""
+
+
+class Slots:
+    """All lanes of one worker. It is the engine's listener."""
+
+    __slots__ = (
+        "_engine",
+        "_events",
+        "_guard",
+        "_keeper",
+        "_lanes",
+        "_orders",
+        "_printed",
+        "_stops_at",
+        "_wake",
+    )
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        guard: Guard,
+        keeper: Keeper,
+        slots: int,
+        concurrent_slots: int,
+        wake: Callable[[], None],
+        printed: Printed,
+    ) -> None:
+        self._engine = engine
+        self._guard = guard
+        self._keeper = keeper
+        self._lanes = Lanes(slots=slots, concurrent_slots=concurrent_slots)
+        self._orders: dict[Token, Order] = {}
+        self._stops_at: dict[Token, float] = {}
+        """When the grace of an attempt that is to stop is over; infinity once it was killed."""
+        self._events: list[tuple[int, Over | LaneDeath | None]] = []
+        self._wake = wake
+        self._printed = printed
+
+    # The engine's listener.
+
+    def attempt_ended(self, lane: int, ended: Ended, result_path: str) -> None:
+        """Note an end; `collect` judges it."""
+        self._events.append((lane, Over(ended, result_path)))
+        self._wake()
+
+    def lane_died(self, lane: int, death: LaneDeath) -> None:
+        """Note a death; `collect` judges it."""
+        self._events.append((lane, death))
+        self._wake()
+
+    def lane_writable(self, lane: int) -> None:
+        """Note that a lane has room again."""
+        self._events.append((lane, None))
+        self._wake()
+
+    def printed(self, lane: int, *, error: bool, data: bytes) -> None:
+        """Pass on what a child wrote."""
+        self._printed(lane, error, data)
+
+    # What the worker asks.
+
+    async def open(self) -> None:
+        """Start the engine with one lane for each slot."""
+        await self._engine.open(self, lanes=self._lanes.slots)
+
+    async def close(self) -> None:
+        """End all children."""
+        await self._engine.close()
+
+    @property
+    def busy(self) -> bool:
+        """Whether any order is in a lane."""
+        return bool(self._lanes.handed())
+
+    def add(self, order: Order, *, concurrent: bool) -> None:
+        """Put an order in line that has all it needs."""
+        self._orders[order.token] = order
+        self._lanes.add(order.token, order.function, concurrent=concurrent)
+
+    def dispatch(self, now: float) -> None:
+        """Hand out what the lanes have room for; the guard is told of all of it first."""
+        chosen = self._lanes.choose(now)
+        if not chosen:
+            return
+        self._guard.started([token for _, token in chosen])
+        refused: list[Token] = []
+        full: dict[int, None] = {}
+        for lane, token in chosen:
+            order = self._orders[token]
+            if lane not in full and self._engine.hand(lane, order):
+                self._keeper.handed(order, now)
+            else:
+                full[lane] = None
+                refused.append(token)
+        if refused:
+            self._lanes.back(refused, now)
+            for lane in full:
+                self._lanes.refused(lane)
+
+    def withdraw(self, token: Token, now: float) -> bool:
+        """Take an order out; return whether it surely did not run. Its neighbours stay in line."""
+        lane = self._lanes.lane_of(token)
+        if lane is not None:
+            self._take_back(lane, now)
+        if not self._lanes.remove(token):
+            return False
+        del self._orders[token]
+        return True
+
+    def take_back_all(self, now: float) -> None:
+        """Put everything in line again that no child has taken up."""
+        for lane in range(self._lanes.slots + 1):
+            if self._lanes.in_lane(lane):
+                self._take_back(lane, now)
+
+    def stop(self, token: Token, now: float) -> None:
+        """Interrupt an attempt that runs; after the grace its child is killed."""
+        lane = self._lanes.lane_of(token)
+        if lane is not None and token not in self._stops_at:
+            self._stops_at[token] = now + CANCEL_GRACE_SECONDS
+            self._engine.interrupt(lane, token)
+
+    def spare(self, token: Token) -> None:
+        """Let an attempt live that was to be stopped, where it still does."""
+        if self._stops_at.get(token, math.inf) != math.inf:
+            del self._stops_at[token]
+
+    def collect(self, now: float) -> list[Over]:
+        """Return all attempts that are over since the last call, in order."""
+        if not self._events:
+            return []
+        events, self._events = self._events, []
+        overs: list[Over] = []
+        for lane, event in events:
+            if isinstance(event, Over):
+                self._ended(event, now)
+                overs.append(event)
+            elif event is None:
+                self._lanes.writable(lane)
+            else:
+                self._died(lane, event, now, overs)
+        return overs
+
+    def act(self, now: float) -> None:
+        """Do what falls due: kill what outlived its grace, clear the lanes that are blocked."""
+        for lane in self._lanes.blocked(now):
+            self._take_back(lane, now)
+        if not self._stops_at:
+            return
+        lanes: dict[int, None] = {}
+        for token, when in self._stops_at.items():
+            if when <= now and (at := self._lanes.lane_of(token)) is not None:
+                lanes[at] = None
+                self._stops_at[token] = math.inf
+        for lane in lanes:
+            # What the child has not taken up must not die with it.
+            self._take_back(lane, now)
+            self._engine.kill(lane)
+
+    def next_due(self) -> float:
+        """Return when `act` has something to do; infinity for never."""
+        due = self._lanes.next_check()
+        return min(due, *self._stops_at.values()) if self._stops_at else due
+
+    # How it is done.
+
+    def _take_back(self, lane: int, now: float) -> None:
+        tokens = self._engine.take_back(lane)
+        self._lanes.back(tokens, now)
+        for token in tokens:
+            self._stops_at.pop(token, None)
+            self._keeper.taken_back(token)
+
+    def _ended(self, over: Over, now: float) -> None:
+        token = over.ended.token
+        self._lanes.ended(token, over.ended.run_us * 1e-6, now)
+        del self._orders[token]
+        if self._stops_at:
+            self._stops_at.pop(token, None)
+
+    def _died(self, lane: int, death: LaneDeath, now: float, overs: list[Over]) -> None:
+        self._lanes.back(death.untouched, now)
+        for token in death.untouched:
+            self._keeper.taken_back(token)
+        killed = death.killed and not death.out_of_memory
+        if lane == self._lanes.slots and len(death.begun) > 1 and not killed:
+            # One of them did it: each runs once alone, and only a crash alone is charged.
+            self._lanes.back(death.begun, now, alone=True)
+        else:
+            overs.extend(self._perished(token, death, now) for token in death.begun)
+        self._lanes.writable(lane)
+
+    def _perished(self, token: Token, death: LaneDeath, now: float) -> Over:
+        """Return the outcome of an attempt that its child took with it."""
+        order = self._orders.pop(token)
+        self._lanes.lost(token, now)
+        meant = self._stops_at.pop(token, None) is not None
+        if death.out_of_memory:
+            kind = OutcomeKind.OUT_OF_MEMORY
+        elif death.killed and not meant:
+            kind = OutcomeKind.RETURNED
+        else:
+            kind = OutcomeKind.CRASHED
+        failure = None
+        if kind is not OutcomeKind.RETURNED:
+            failure = Failure(message=_how(death), evidence=_evidence(death))
+        return Over(Ended(order.task, token, kind, failure=failure))
+
+
+def _how(death: LaneDeath) -> str:
+    if death.out_of_memory:
+        return "the process was killed because memory ran out"
+    if death.signal:
+        return f"the process was ended by {_signal_name(death.signal)}"
+    return f"the process exited with code {death.exit_code} before the task ended"
+
+
+def _evidence(death: LaneDeath) -> str:
+    lines = [f"signal: {_signal_name(death.signal)}" if death.signal else ""]
+    lines.append("" if death.signal else f"exit code: {death.exit_code}")
+    lines.append("killed by the worker, after the grace" if death.killed else "")
+    lines.append(death.last_words[-EVIDENCE_BYTES_MAX // 2 :])
+    return "\n".join(line for line in lines if line)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

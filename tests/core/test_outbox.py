@@ -1,0 +1,277 @@
+"""What a worker has to say: what goes into a frame, what is kept, and what a new hello names."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+import pytest
+
+from holdfast.core import outbox as room
+from holdfast.core.outbox import OUTBOX_BYTES_MAX, STARTED_DELAY_SECONDS, Outbox
+from holdfast.core.wire import Wire
+from holdfast.model.limits import FRAME_BYTES_MAX
+from holdfast.model.messages import (
+    CodeWanted,
+    Draining,
+    Ended,
+    Message,
+    Pull,
+    Started,
+    WorkerFrame,
+)
+from holdfast.model.outcome import Answer, Encoding, Failure, OutcomeKind, Payload
+from tests.core.wording import STORE, ended, started, task, token
+
+OTHER = ("store-b", 1)
+NOW = 50.0
+LATER = NOW + STARTED_DELAY_SECONDS
+
+
+@pytest.fixture
+def outbox() -> Outbox:
+    """Return an outbox in a session with the usual store."""
+    outbox = Outbox()
+    outbox.rejoin(STORE)
+    outbox.welcomed(STORE)
+    return outbox
+
+
+def take(outbox: Outbox, now: float = LATER) -> list[Message]:
+    return list(outbox.take(now))
+
+
+def start(outbox: Outbox, number: int) -> None:
+    outbox.started(task(number), token(number), now=NOW)
+
+
+def test_control_goes_first_then_starts_then_outcomes(outbox: Outbox) -> None:
+    outbox.ended(ended(1), STORE)
+    start(outbox, 2)
+    outbox.started_again(task(3), token(3))
+    outbox.code_wanted(b"digest")
+    outbox.code_wanted(b"digest")
+    outbox.pull(4)
+    outbox.pull(5)
+    outbox.draining()
+    assert outbox.pending(LATER)
+    assert take(outbox) == [
+        Draining(),
+        Pull(5),
+        CodeWanted(b"digest"),
+        started(3),
+        started(2),
+        ended(1),
+    ]
+    assert not outbox.pending(LATER)
+    assert take(outbox) == []
+
+
+def test_a_start_waits_a_moment(outbox: Outbox) -> None:
+    assert outbox.due() == math.inf
+    start(outbox, 1)
+    assert outbox.due() == LATER
+    assert not outbox.pending(NOW)
+    assert take(outbox, NOW) == []
+    assert outbox.pending(LATER)
+    assert take(outbox) == [started(1)]
+
+
+def test_an_outcome_implies_a_start_that_was_not_written(outbox: Outbox) -> None:
+    start(outbox, 1)
+    outbox.started_again(task(2), token(2))
+    outbox.ended(ended(1), STORE)
+    outbox.ended(ended(2), STORE)
+    assert take(outbox) == [ended(1), ended(2)]
+
+
+def test_a_start_that_was_taken_back_is_not_said(outbox: Outbox) -> None:
+    start(outbox, 1)
+    outbox.started_again(task(2), token(2))
+    outbox.not_started(token(1))
+    outbox.not_started(token(2))
+    assert take(outbox) == []
+
+
+@pytest.mark.parametrize("answer", [Answer.SETTLED, Answer.SUPERSEDED])
+def test_an_outcome_stays_until_it_is_answered(outbox: Outbox, answer: Answer) -> None:
+    outbox.ended(ended(1), STORE)
+    size = outbox.bytes
+    assert size > 0
+    take(outbox)
+    assert (len(outbox), outbox.bytes) == (1, size)
+    entry = outbox.answered(token(1), answer)
+    assert entry is not None
+    assert entry.ended == ended(1)
+    assert (len(outbox), outbox.bytes) == (0, 0)
+    assert outbox.answered(token(1), answer) is None
+
+
+def test_an_answer_before_the_outcome_was_written_again_takes_it_out_of_line(
+    outbox: Outbox,
+) -> None:
+    outbox.ended(ended(1), STORE)
+    assert outbox.answered(token(1), Answer.SETTLED) is not None
+    assert take(outbox) == []
+
+
+def test_a_frame_takes_what_fits_and_the_rest_follows(outbox: Outbox) -> None:
+    for number in range(8):
+        outbox.ended(ended(number, result_bytes=60_000), STORE)
+    wire, said = Wire(WorkerFrame), 0
+    while batch := outbox.take(LATER):
+        said += len(batch)
+        assert len(wire.write(batch)) <= FRAME_BYTES_MAX
+        assert batch == deque(), "the wire left a message that the outbox gave it"
+    assert said == 8
+
+
+def test_starts_and_code_leave_room_in_a_frame_for_outcomes(outbox: Outbox) -> None:
+    for number in range(2000):
+        start(outbox, number)
+        outbox.code_wanted(number.to_bytes(32, "big"))
+        outbox.started_again(task(number + 5000), token(number + 5000))
+    outbox.ended(ended(9999), STORE)
+    first = take(outbox)
+    assert first[-1] == ended(9999)
+    assert sum(isinstance(message, Started | CodeWanted) for message in first) < 1000
+    rest = 0
+    while batch := take(outbox):
+        rest += len(batch)
+    assert len(first) + rest == 6001
+
+
+def test_a_new_hello_names_what_is_unanswered_and_nothing_is_said_twice(outbox: Outbox) -> None:
+    outbox.ended(ended(1), STORE)
+    take(outbox)
+    outbox.ended(ended(2), STORE)
+    start(outbox, 3)
+    outbox.pull(1)
+    outbox.draining()
+    outbox.code_wanted(b"d")
+    outbox.started_again(task(4), token(4))
+    assert outbox.rejoin(STORE) == ([ended(1), ended(2)], [])
+    outbox.welcomed(STORE)
+    assert take(outbox) == []
+    outbox.ended(ended(5), STORE)
+    assert take(outbox) == [ended(5)]
+
+
+def test_what_a_hello_cannot_hold_is_owed_and_said_in_the_session(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "HELLO_OUTCOMES_BYTES_MAX", 100_000)
+    for number in range(3):
+        outbox.ended(ended(number, result_bytes=40_000), STORE)
+    named, owed = outbox.rejoin(STORE)
+    assert [each.token for each in named] == [token(0), token(1)]
+    assert [each.token for each in owed] == [token(2)]
+    outbox.welcomed(STORE)
+    assert outbox.answered(token(2), Answer.KEEP) is None
+    assert [each.token for each in take(outbox) if isinstance(each, Ended)] == [token(2)]
+
+
+def test_an_unknown_outcome_is_kept_for_its_own_store(outbox: Outbox) -> None:
+    outbox.ended(ended(1), STORE)
+    assert outbox.rejoin(STORE) == ([ended(1)], [])
+    outbox.welcomed(OTHER)
+    assert outbox.answered(token(1), Answer.UNKNOWN) is None
+    assert outbox.has_foreign
+    assert len(outbox) == 0
+    assert outbox.unspooled() == [ended(1)]
+    # The other store does not hear of it, and its word would not count.
+    assert outbox.rejoin(OTHER) == ([], [])
+    outbox.welcomed(OTHER)
+    assert take(outbox) == []
+    assert outbox.answered(token(1), Answer.SUPERSEDED) is None
+    # Its own store is back: the hello still named the other, so that it is said in the session.
+    assert outbox.rejoin(OTHER) == ([], [])
+    outbox.welcomed(STORE)
+    assert take(outbox) == [ended(1)]
+    assert outbox.answered(token(1), Answer.SUPERSEDED) is not None
+    assert not outbox.has_foreign
+
+
+def test_an_outcome_of_a_stranger_is_kept_back(outbox: Outbox) -> None:
+    outbox.ended(ended(1), OTHER)
+    assert take(outbox) == []
+    assert outbox.has_foreign
+    assert outbox.answered(token(1), Answer.SETTLED) is not None
+
+
+def test_a_store_that_keeps_an_owed_lease_has_it_whatever_its_timeline(outbox: Outbox) -> None:
+    """A store restored from a backup: same leases, another timeline."""
+    outbox.rejoin(STORE)
+    outbox.ended(ended(1), STORE)
+    outbox.welcomed(("store-a", 2))
+    assert take(outbox) == []
+    assert outbox.answered(token(1), Answer.KEEP) is None
+    assert take(outbox) == [ended(1)]
+
+
+def test_an_unready_outcome_is_owed_until_its_result_is_durable(outbox: Outbox) -> None:
+    outbox.ended(ended(1), STORE, ready=False)
+    assert take(outbox) == []
+    assert outbox.unready() == [ended(1)]
+    assert outbox.unspooled() == [ended(1)]
+    assert outbox.rejoin(STORE) == ([], [ended(1)])
+    outbox.welcomed(STORE)
+    assert outbox.answered(token(1), Answer.UNKNOWN) is None
+    assert outbox.answered(token(1), Answer.KEEP) is None
+    stored = ended(1, run_us=11)
+    outbox.ready(stored)
+    assert take(outbox) == [stored]
+    outbox.ready(stored)
+    outbox.ready(ended(2))
+    assert take(outbox) == []
+
+
+def test_restored_outcomes_are_spooled_already() -> None:
+    outbox = Outbox()
+    outbox.restore([ended(1), ended(2)], STORE)
+    assert outbox.unspooled() == []
+    assert outbox.rejoin(STORE) == ([ended(1), ended(2)], [])
+    entry = outbox.answered(token(1), Answer.SETTLED)
+    assert entry is not None
+    assert entry.spooled
+
+
+def test_what_is_spooled_is_not_spooled_again(outbox: Outbox) -> None:
+    outbox.ended(ended(1), STORE)
+    outbox.ended(ended(2), STORE)
+    outbox.spooled([token(1), token(9)])
+    assert outbox.unspooled() == [ended(2)]
+
+
+def test_a_full_outbox_says_so(outbox: Outbox) -> None:
+    outbox.ended(ended(0), STORE)
+    assert not outbox.full
+    number = 0
+    while outbox.bytes <= OUTBOX_BYTES_MAX:
+        number += 1
+        outbox.ended(ended(number, result_bytes=120_000), STORE)
+    assert outbox.full
+    outbox.answered(token(number), Answer.SETTLED)
+    assert not outbox.full
+
+
+def test_an_outcome_too_large_for_a_frame_loses_its_comforts() -> None:
+    outbox = Outbox()
+    failure = Failure(("E" * 9999,) * 99, "m" * 99_999, "t" * 99_999, b"p" * 300_000, "e" * 99_999)
+    outbox.ended(Ended(task(1), token(1), OutcomeKind.RAISED, failure=failure), STORE)
+    outbox.rejoin(STORE)
+    (kept,) = outbox.unspooled()
+    assert kept.kind is OutcomeKind.RAISED
+    assert kept.failure is not None
+    assert kept.failure.pickled == b""
+    assert kept.failure.message
+    assert len(Wire(WorkerFrame).write(deque([kept]))) <= FRAME_BYTES_MAX
+
+
+def test_a_result_too_large_for_a_frame_is_invalid() -> None:
+    outbox = Outbox()
+    result = Payload(Encoding.JSON, b"x" * FRAME_BYTES_MAX)
+    outbox.ended(Ended(task(1), token(1), OutcomeKind.SUCCEEDED, result), STORE)
+    (kept,) = outbox.unspooled()
+    assert kept.kind is OutcomeKind.INVALID
+    assert kept.result is None

@@ -1,0 +1,163 @@
+"""Outcomes on disk: what is durable, what a crash leaves, and what is forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from holdfast.errors import StoreFullError, StoreVersionError
+from holdfast.model.outcome import Encoding, OutcomeKind, Payload
+from holdfast.worker import spool as room
+from holdfast.worker.spool import FileShelf, FileSpool
+from tests.core.wording import ended, number_of, token
+
+
+def loaded(path: Path) -> list[int]:
+    return [number_of(each.token) for each in FileSpool(path).load()]
+
+
+def save(spool: FileSpool, *numbers: int) -> None:
+    asyncio.run(spool.save([ended(number) for number in numbers]))
+
+
+def test_what_is_saved_is_loaded_in_order(tmp_path: Path) -> None:
+    spool = FileSpool(tmp_path / "spool")
+    assert spool.load() == []
+    save(spool, 1, 2)
+    save(spool, 3)
+    assert FileSpool(tmp_path / "spool").load() == [ended(1), ended(2), ended(3)]
+
+
+def test_a_later_record_of_a_token_counts(tmp_path: Path) -> None:
+    spool = FileSpool(tmp_path / "spool")
+    save(spool, 1)
+    asyncio.run(spool.save([ended(1, OutcomeKind.ENVIRONMENT)]))
+    assert FileSpool(tmp_path / "spool").load() == [ended(1, OutcomeKind.ENVIRONMENT)]
+
+
+def test_a_tail_torn_anywhere_loses_only_the_torn_record(tmp_path: Path) -> None:
+    path = tmp_path / "spool"
+    spool = FileSpool(path)
+    save(spool, 1)
+    whole = len(path.read_bytes())
+    save(spool, 2)
+    data = path.read_bytes()
+    for cut in range(whole, len(data)):
+        path.write_bytes(data[:cut])
+        torn = FileSpool(path)
+        assert [number_of(each.token) for each in torn.load()] == [1]
+        save(torn, 3)
+        assert loaded(path) == [1, 3]
+
+
+def test_a_record_with_flipped_bits_is_not_believed(tmp_path: Path) -> None:
+    path = tmp_path / "spool"
+    save(FileSpool(path), 1, 2)
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    assert loaded(path) == [1]
+
+
+def test_a_record_that_is_no_outcome_is_not_believed(tmp_path: Path) -> None:
+    path = tmp_path / "spool"
+    save(FileSpool(path), 1)
+    body = b"\xc1"
+    head = room._HEAD.pack(len(body), room.zlib.crc32(body))
+    path.write_bytes(path.read_bytes() + head + body)
+    assert loaded(path) == [1]
+
+
+def test_a_file_cut_within_its_magic_is_begun_anew(tmp_path: Path) -> None:
+    path = tmp_path / "spool"
+    path.write_bytes(b"holdf")
+    spool = FileSpool(path)
+    assert spool.load() == []
+    save(spool, 1)
+    assert loaded(path) == [1]
+
+
+def test_a_file_of_another_kind_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "spool"
+    path.write_bytes(b"holdfast spool 9\nwhatever")
+    with pytest.raises(StoreVersionError):
+        FileSpool(path).load()
+    assert path.read_bytes() == b"holdfast spool 9\nwhatever"
+
+
+def test_what_is_answered_is_forgotten_when_all_is(tmp_path: Path) -> None:
+    path = tmp_path / "spool"
+    spool = FileSpool(path)
+    save(spool, 1, 2)
+    asyncio.run(spool.forget([token(1)]))
+    assert loaded(path) == [1, 2]  # delivered twice at worst
+    asyncio.run(spool.forget([token(2), token(9)]))
+    assert path.stat().st_size == 0
+    asyncio.run(spool.forget([token(2)]))
+    save(spool, 3)
+    assert loaded(path) == [3]
+
+
+def test_a_large_file_is_written_anew_without_what_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "REWRITE_BYTES", 1000)
+    path = tmp_path / "spool"
+    spool = FileSpool(path)
+    save(spool, *range(100))
+    before = path.stat().st_size
+    asyncio.run(spool.forget([token(number) for number in range(10)]))
+    assert path.stat().st_size == before
+    asyncio.run(spool.forget([token(number) for number in range(90)]))
+    assert loaded(path) == list(range(90, 100))
+    save(spool, 100)
+    assert loaded(path) == list(range(90, 101))
+
+
+def test_a_spool_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "SPOOL_BYTES_MAX", 300)
+    spool = FileSpool(tmp_path / "spool")
+    save(spool, 1)
+    with pytest.raises(StoreFullError, match="exceed"):
+        save(spool, *range(2, 20))
+    assert loaded(tmp_path / "spool") == [1]
+
+
+def test_a_disk_without_room_is_said_so_and_the_next_save_repairs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "spool"
+    spool = FileSpool(path)
+    save(spool, 1)
+
+    def half(handle: int, data: bytes, *, offset: int) -> None:
+        room.os.pwrite(handle, data[: len(data) // 2], offset)
+        raise OSError(room.errno.ENOSPC, "no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(room, "_write_all", half)
+        with pytest.raises(StoreFullError, match="no room"):
+            save(spool, 2)
+    assert loaded(path) == [1]
+    save(spool, 3)
+    assert loaded(path) == [1, 3]
+
+
+def test_another_failure_of_the_disk_is_itself(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        save(FileSpool(tmp_path / "nowhere" / "spool"), 1)
+
+
+def test_a_large_result_moves_to_the_shelf(tmp_path: Path) -> None:
+    shelf = FileShelf(tmp_path / "shelf")
+    result = tmp_path / "result"
+    result.write_bytes(b"large" * 500_000)
+    digest = hashlib.sha256(result.read_bytes()).digest()
+    payload = asyncio.run(shelf.keep(str(result), Encoding.PICKLE))
+    assert payload == Payload(Encoding.PICKLE, digest=digest, size_bytes=2_500_000)
+    assert not result.exists()
+    assert Path(shelf.path_of(digest)).stat().st_size == 2_500_000
+    assert FileShelf(tmp_path / "shelf").path_of(b"other") == ""
