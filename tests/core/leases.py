@@ -1,4 +1,4 @@
-"""LEASES.md copied out as data and plain sentences, without a look at `core.lifecycle`.
+"""ADR 2 copied out as data and plain sentences, without a look at `core.lifecycle`.
 
 `Row` is what is kept of a task, `step` what an event makes of it. The tests hold the code against
 it: for every shape of a row and every event (`differences`), and along whole histories.
@@ -78,7 +78,7 @@ OUTCOMES = {
         "environment",
     ),
     "returned": (("queued", "free_returns"), ("paused", ""), ("cancelled", ""), "lost"),
-    "stopped": (("queued", "losses"), ("paused", "losses"), ("cancelled", ""), "lost"),
+    "stopped": (("queued", "losses"), ("paused", ""), ("cancelled", ""), "lost"),
     "checkpointed": (
         ("queued", "nothing with a checkpoint, crashes without"),
         ("paused", ""),
@@ -140,7 +140,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What is kept of a task. None in a row that `step` returns: LEASES.md does not say."""
+    """What is kept of a task. None in a row that `step` returns: ADR 2 does not say."""
 
     state: str = "queued"
     wanted: str = "run"
@@ -450,7 +450,7 @@ def events() -> Iterator[Event]:
 
 
 def unlike(expected: Row, got: Row) -> list[str]:
-    """Return the fields in which a row is not as LEASES.md says."""
+    """Return the fields in which a row is not as ADR 2 says."""
     names = Row.__dataclass_fields__
     pairs = ((name, getattr(expected, name), getattr(got, name)) for name in names)
     return [f"{name}: {want} became {is_}" for name, want, is_ in pairs if want not in (None, is_)]
@@ -471,7 +471,7 @@ def wrongs(life: Life, event: Event) -> list[str]:
 
 
 def differences(given: Iterable[Event] | None = None, *, few: bool = False) -> Iterator[str]:
-    """Yield each difference between the code and LEASES.md, over all shapes and these events."""
+    """Yield each difference between the code and ADR 2, over all shapes and these events."""
     chosen = tuple(events() if given is None else given)
     for life in shapes(few=few):
         for event in chosen:

@@ -1,6 +1,6 @@
 """Histories of one task: every order of three, playbooks, and two workers who know only their part.
 
-The tables themselves are held against LEASES.md in `test_lifecycle.py`; here it is what follows
+The tables themselves are held against ADR 2 in `test_lifecycle.py`; here it is what follows
 from them in a row: *a write is accepted when its token is the newest of its task, not spent, and
 the task not terminal; time alone never ends a lease; what surely did not run is free; what may
 have run is charged once.*
@@ -61,7 +61,7 @@ OPENINGS = {
 
 @dataclass(slots=True)
 class Principle:
-    """What one sentence of LEASES.md lets happen, told from the events alone."""
+    """What one sentence of ADR 2 lets happen, told from the events alone."""
 
     order: list[bytes] = field(default_factory=list)
     spent: set[bytes] = field(default_factory=set)
@@ -121,7 +121,7 @@ def _cancelled(life: Life) -> bool:
 
 @dataclass(slots=True)
 class History:
-    """A life, the row that LEASES.md gives it, and what the principle saw."""
+    """A life, the row that ADR 2 gives it, and what the principle saw."""
 
     life: Life
     row: Row

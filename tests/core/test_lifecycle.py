@@ -1,4 +1,4 @@
-"""The tables hold against LEASES.md, and each row is needed: altered, it is found out."""
+"""The tables hold against ADR 2, and each row is needed: altered, it is found out."""
 
 from __future__ import annotations
 

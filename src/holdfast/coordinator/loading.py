@@ -6,7 +6,9 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from holdfast.coordinator.facts import Hello
+from holdfast.coordinator.facts import Closed, Death, Hello
+from holdfast.coordinator.reconcile import lapsed_before
+from holdfast.coordinator.sessions import Session, WorkerSession
 from holdfast.coordinator.turn import Item, Turn
 from holdfast.model.ids import TaskId
 from holdfast.model.limits import WINDOW_LOW_TASKS, WINDOW_TASKS_MAX
@@ -40,7 +42,7 @@ def _named(turn: Turn, items: Iterable[Item]) -> tuple[dict[bytes, None], dict[s
     cached = turn.state.tasks
     wanted: dict[bytes, None] = {}
     keys: dict[str, None] = {}
-    for _, message in items:
+    for session, message in items:
         if isinstance(message, Ended | Started | SetWanted):
             if message.task not in cached:
                 wanted[message.task] = None
@@ -56,7 +58,19 @@ def _named(turn: Turn, items: Iterable[Item]) -> tuple[dict[bytes, None], dict[s
             named = [*(held.task for held in message.hello.held)]
             named += [outcome.task for outcome in message.outcomes]
             wanted.update((task, None) for task in named if task not in cached)
+        elif report := _report(turn, session, message):
+            before = lapsed_before(turn.state, report)
+            wanted.update((task, None) for _, task in before if task not in cached)
     return wanted, keys
+
+
+def _report(turn: Turn, session: Session | None, message: object) -> Death | None:
+    """Return the death that an item tells of, or whose socket it tells the end of."""
+    if isinstance(message, Death):
+        return message
+    if isinstance(message, Closed) and isinstance(session, WorkerSession):
+        return turn.state.reported.get(session.identity)
+    return None
 
 
 async def _fill_lines(turn: Turn, store: Store) -> None:

@@ -69,6 +69,7 @@ def _welcome(
     state.sessions[session.identity] = session
     state.crew.offers[session.identity] = session.offer
     state.reported.pop(session.identity, None)
+    state.lapsed.pop(session.identity, None)
     for answer in answers:
         if answer.answer is Answer.KEEP:
             task = state.tasks.get(answer.task)

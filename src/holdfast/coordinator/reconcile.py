@@ -12,6 +12,7 @@ import msgspec
 from holdfast.coordinator import tasks
 from holdfast.coordinator.facts import Death, Hello
 from holdfast.coordinator.sessions import WorkerSession
+from holdfast.coordinator.state import CoordinatorState
 from holdfast.coordinator.turn import Turn
 from holdfast.core import lease
 from holdfast.core.lifecycle import Judgement
@@ -204,6 +205,19 @@ def death(turn: Turn, fact: Death) -> None:
         else:
             named = token in started
             _judge(turn, task, token, Judgement.DEATH_STARTED if named else Judgement.DEATH)
+    for lapsed, task_id in lapsed_before(turn.state, fact):
+        former = turn.get(task_id)
+        if former is not None:
+            _judge(turn, former, lapsed, Judgement.DEATH_STARTED)
+
+
+def lapsed_before(state: CoordinatorState, fact: Death) -> list[tuple[bytes, bytes]]:
+    """Return token and task of the leases that a report names as started and that lapsed before it.
+
+    Silence may have judged them as not started; what ran is charged as such.
+    """
+    lapsed = state.lapsed.get(fact.identity, {})
+    return [(token, lapsed[token]) for token in fact.started if token in lapsed]
 
 
 def _close(turn: Turn, identity: str, reason: str) -> None:

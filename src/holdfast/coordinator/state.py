@@ -12,8 +12,11 @@ from holdfast.coordinator.facts import Death
 from holdfast.coordinator.sessions import ClientSession, WorkerSession
 from holdfast.core.dispatch import Crew, Lines, Pace
 from holdfast.core.session import Known
-from holdfast.model.task import State, Task, needs_of, rank_of
+from holdfast.model.task import Lease, State, Task, needs_of, rank_of
 from holdfast.ports import StoreFacts, WorkerRow
+
+LAPSED_MAX = 4_096
+"""Lapsed leases of one worker that its guard's report can still put right."""
 
 
 class CoordinatorState:
@@ -34,6 +37,8 @@ class CoordinatorState:
         self.clients: dict[ClientSession, None] = {}
         self.heard: dict[str, float] = {}
         """Worker identity → when it was last heard, on the monotonic clock."""
+        self.lapsed: dict[str, dict[bytes, bytes]] = {}
+        """Worker identity → token and task of leases that lapsed since its newest hello."""
         self.swept = 0.0
         """When silence was last judged, on the monotonic clock."""
         self.reported: dict[str, Death] = {}
@@ -71,6 +76,10 @@ class CoordinatorState:
         before = self.tasks.get(task_id)
         if before is not None and before.life.state is State.RUNNING:
             self._unhold(before)
+        if life.lease is Lease.LAPSED:
+            lapsed = self.lapsed.setdefault(life.worker, {})
+            if len(lapsed) < LAPSED_MAX:
+                lapsed[life.token] = task_id
         if life.state is State.RUNNING:
             self.tasks[task_id] = task
             self.held.setdefault(life.worker, {})[task_id] = None

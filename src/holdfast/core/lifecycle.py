@@ -168,7 +168,7 @@ OUTCOMES = {
     ),
     # Handing back is what a pause asks for: `PAUSE` charges nothing.
     OutcomeKind.RETURNED: ((Move.BACK, Move.PAUSE, Move.CANCEL), Charge.FREE, Reason.LOST),
-    OutcomeKind.STOPPED: ((Move.BACK, Move.BACK, Move.CANCEL), Charge.LOSS, Reason.LOST),
+    OutcomeKind.STOPPED: ((Move.BACK, Move.PAUSE, Move.CANCEL), Charge.LOSS, Reason.LOST),
     OutcomeKind.CHECKPOINTED: (
         (Move.BACK, Move.PAUSE, Move.CANCEL),
         Charge.CHECKPOINT,

@@ -215,12 +215,13 @@ class ProcessEngine:
         except BlockingIOError:
             return
         except GarbledError as error:
-            asyncio.get_running_loop().remove_reader(life.outcomes)
             # At its end a child closes them too: the kernel lets it keep its own exit status then.
             _LOG.debug("lane %d: %s", life.lane, error)
             life.garbled = True
+            reports = []
+        if life.garbled:
+            asyncio.get_running_loop().remove_reader(life.outcomes)
             life.kill()
-            return
         if reports:
             life.begun_any = True
             for report in reports:

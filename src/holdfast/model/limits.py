@@ -23,7 +23,7 @@ DELAY_MS_MAX = 10 * 365 * 24 * 3600 * 1000
 ERROR_TEXT_BYTES_MAX = 16 * 1024
 EVIDENCE_BYTES_MAX = 4 * 1024
 
-# Budgets of one task (LEASES.md). The event after the last one allowed ends the task.
+# Budgets of one task (ADR 2). The event after the last one allowed ends the task.
 LOSSES_MAX = 5
 CRASHES_MAX = 3
 OUT_OF_MEMORY_MAX = 1

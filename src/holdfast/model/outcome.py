@@ -8,7 +8,7 @@ from holdfast.model.words import Word
 
 
 class OutcomeKind(Word):
-    """The outcomes of LEASES.md, in its order."""
+    """The outcomes of ADR 2, in its order."""
 
     SUCCEEDED = 1
     RAISED = 2

@@ -1,0 +1,152 @@
+"""Questions of people: plain answers, and a code for each that cannot be answered."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from holdfast.model.ids import id_text
+from holdfast.model.messages import DrainOrder
+from holdfast.model.outcome import Encoding, OutcomeKind, Payload
+from holdfast.model.task import Wanted
+from tests.coordinator.stage import Client, Stage, perform
+
+
+def test_status_story_and_why_by_prefix() -> None:
+    async def play(stage: Stage) -> None:
+        worker, client = await stage.worker(), await stage.client()
+        await client.keep(spec := stage.spec(key="k", tags=()))
+        order = await worker.assigned()
+        await worker.start(order)
+        await stage.quiet()
+        text = id_text(spec.id)
+        for prefix in (text, text[:13], spec.id.hex()):
+            status = (await client.ask("status", task=prefix)).data
+            assert (status["id"], status["state"], status["worker"]) == (text, "running", "w")
+        why = (await client.ask("why", task=text)).data
+        assert "started on worker w" in why["why"]
+        await worker.settle(order, OutcomeKind.RAISED)
+        story = [line["what"] for line in (await client.ask("story", task=text)).data]
+        assert story[0] == "submitted"
+        assert set(story) == {"submitted", "assigned", "started", "raised", "failed"}
+        status = (await client.ask("status", task=text)).data
+        assert (status["reason"], status["error"]) == ("error", "it did not work")
+        assert status["error_type"] == "builtins.ValueError"
+
+    perform(play)
+
+
+def test_lists() -> None:
+    async def play(stage: Stage) -> None:
+        client = await stage.client()
+        specs = [stage.spec(f"m:f{n}", queue="a" if n % 2 else "b") for n in range(6)]
+        await client.keep(*specs)
+        await client.want(specs[5].id, Wanted.CANCEL)
+        ids = [id_text(spec.id) for spec in specs]
+
+        async def listed(**parameters: object) -> list[str]:
+            return [row["id"] for row in (await client.ask("list", **parameters)).data]
+
+        assert await listed() == ids[::-1]
+        assert await listed(limit=2) == ids[:3:-1]
+        assert await listed(before=ids[4]) == ids[3::-1]
+        assert await listed(queue="a") == [ids[5], ids[3], ids[1]]
+        assert await listed(function="m:f2") == [ids[2]]
+        assert await listed(states=["cancelled"]) == [ids[5]]
+
+    perform(play)
+
+
+def test_workers_drain_and_stats() -> None:
+    async def play(stage: Stage) -> None:
+        worker, client = await stage.worker("w", slots=3), await stage.client()
+        await client.keep(stage.spec(), stage.spec(queue="b"))
+        await worker.start(await worker.assigned())
+        await stage.quiet()
+        (told,) = (await client.ask("workers")).data
+        assert (told["name"], told["state"], told["running"], told["holds"]) == (
+            "w",
+            "connected",
+            1,
+            2,
+        )
+        assert (await client.ask("drain", worker="w")).data["draining"]
+        await worker.next(DrainOrder)
+        await client.keep(stage.spec())
+        stats = (await client.ask("stats")).data
+        assert stats["tasks"]["running"] == 2
+        assert stats["waiting"] == {"default": 1}
+        assert (stats["workers"], stats["clients"]) == (1, 1)
+        await worker.leave()
+        await stage.quiet()
+        (told,) = (await client.ask("workers")).data
+        assert told["state"] == "disconnected"
+        assert (await client.ask("drain", worker="w")).code == "unknown_task"
+
+    perform(play)
+
+
+Question = Callable[[Client], Awaitable[object]]
+
+
+@pytest.mark.parametrize(
+    ("question", "parameters", "code"),
+    [
+        ("nonsense", {}, "unknown_question"),
+        ("status", {}, "invalid_input"),
+        ("status", {"task": 5}, "invalid_input"),
+        ("status", {"task": "xyz"}, "invalid_input"),
+        ("status", {"task": ""}, "invalid_input"),
+        ("status", {"task": "ffffffff"}, "unknown_task"),
+        ("status", {"task": "0"}, "unknown_task"),
+        ("story", {"task": None}, "invalid_input"),
+        ("why", {"task": []}, "invalid_input"),
+        ("drain", {}, "invalid_input"),
+        ("drain", {"worker": "nobody"}, "unknown_task"),
+        ("list", {"limit": 0}, "invalid_input"),
+        ("list", {"limit": "many"}, "invalid_input"),
+        ("list", {"limit": 1e400}, "invalid_input"),
+        ("list", {"before": "zz"}, "invalid_input"),
+        ("list", {"before": 7}, "invalid_input"),
+        ("list", {"states": ["asleep"]}, "invalid_input"),
+        ("list", {"states": [3]}, "invalid_input"),
+        ("list", {"states": 3}, "invalid_input"),
+        ("list", {"queue": {}}, "invalid_input"),
+    ],
+)
+def test_what_cannot_be_answered(question: str, parameters: dict[str, object], code: str) -> None:
+    async def play(stage: Stage) -> None:
+        client = await stage.client()
+        await client.keep(stage.spec(), stage.spec())
+        reply = await client.ask(question, **parameters)
+        assert reply.code == code
+        assert reply.text
+
+    perform(play)
+
+
+def test_an_ambiguous_prefix_names_two() -> None:
+    async def play(stage: Stage) -> None:
+        client = await stage.client()
+        await client.keep(one := stage.spec(), two := stage.spec())
+        reply = await client.ask("status", task=id_text(one.id)[:8])
+        assert reply.code == "unknown_task"
+        assert id_text(one.id) in reply.text
+        assert id_text(two.id) in reply.text
+
+    perform(play)
+
+
+def test_an_answer_that_no_frame_holds_says_so() -> None:
+    async def play(stage: Stage) -> None:
+        client = await stage.client()
+        payload = Payload(Encoding.JSON, b"[]")
+        for _ in range(12):
+            specs = [stage.spec("m:" + "f" * 400, payload=payload) for _ in range(50)]
+            await client.keep(*specs)
+        reply = await client.ask("list", limit=1000)
+        assert reply.code == "too_large"
+        assert len((await client.ask("list", limit=100)).data) == 100
+
+    perform(play)

@@ -1,0 +1,341 @@
+"""Which task goes where, and that the windows of waiting tasks lose nothing."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from holdfast.coordinator import loading, placing
+from holdfast.core import dispatch
+from holdfast.errors import StoreDoubtError
+from holdfast.model.messages import Accepted, Answered, Assign, Draining, Pull, Recall
+from holdfast.model.outcome import OutcomeKind
+from holdfast.model.task import Spec, State, Wanted
+from tests.coordinator.stage import Client, Stage, Worker, ended, perform
+
+
+@pytest.fixture
+def _small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "WINDOW_TASKS_MAX", 8)
+    monkeypatch.setattr(loading, "WINDOW_LOW_TASKS", 3)
+    monkeypatch.setattr(loading, "_PAGE", 4)
+    monkeypatch.setattr(placing, "_CLAIMS_MAX", 5)
+
+
+async def _run_all(stage: Stage, workers: list[Worker], client: Client, specs: list[Spec]) -> None:
+    """Let the workers run until all is settled; each task is assigned exactly once."""
+    seen: list[bytes] = []
+    left = {spec.id for spec in specs}
+    while left:
+        for worker in workers:
+            for message in await worker.hears():
+                if isinstance(message, Assign):
+                    seen.append(message.task)
+                    await worker.end(message)
+        for message in await client.hears():
+            left.discard(getattr(message, "task", b""))  # type: ignore[arg-type]
+    assert sorted(seen) == sorted(spec.id for spec in specs)
+
+
+@pytest.mark.usefixtures("_small_windows")
+@pytest.mark.parametrize("before", [True, False])
+def test_windows_page_through_the_store(before: bool) -> None:
+    async def play(stage: Stage) -> None:
+        client = await stage.client()
+        specs = [stage.spec() for _ in range(60)]
+        if before:
+            await client.submit(*specs)
+            await client.next(Accepted)
+        workers = [await stage.worker("a", slots=2), await stage.worker("b", slots=1)]
+        if not before:
+            for spec in specs:
+                await client.submit(spec)
+        await _run_all(stage, workers, client, specs)
+        state = stage.coordinator.state
+        await stage.tick()
+        assert state.tasks == {}
+        assert state.held == {}
+        assert state.lines.lines == {}
+
+    perform(play)
+
+
+@pytest.mark.usefixtures("_small_windows")
+def test_windows_with_priorities_returns_and_doubt() -> None:
+    async def play(stage: Stage) -> None:
+        rng = random.Random(3)
+        client, worker = await stage.client(), await stage.worker("a", slots=2)
+        specs = [stage.spec(priority=rng.randrange(-5, 5)) for _ in range(80)]
+        left, runs = {spec.id for spec in specs}, 0
+        for first in range(0, 80, 7):
+            await client.submit(*specs[first : first + 7])
+        while left:
+            for message in await worker.hears():
+                if isinstance(message, Assign):
+                    runs += 1
+                    assert runs < 1_000
+                    if rng.random() < 0.1:
+                        stage.store.before.append(StoreDoubtError("before"))
+                    elif rng.random() < 0.1:
+                        stage.store.after.append(StoreDoubtError("after"))
+                    kind = rng.choice([OutcomeKind.SUCCEEDED, OutcomeKind.RETURNED])
+                    await worker.end(message, kind, run_us=20_000)
+            for message in await client.hears():
+                if not isinstance(message, Accepted):
+                    left.discard(getattr(message, "task", b""))  # type: ignore[arg-type]
+            cached = stage.coordinator.state.tasks.values()
+            assert sum(task.life.state is State.QUEUED for task in cached) <= 2 * 8
+        for spec in specs:
+            assert (await stage.row(spec.id)).life.state is State.SUCCEEDED
+
+    perform(play)
+
+
+@pytest.mark.usefixtures("_small_windows")
+def test_a_task_that_lapses_while_nobody_serves_its_class_is_found_again() -> None:
+    async def play(stage: Stage) -> None:
+        client, worker = await stage.client(), await stage.worker("a", slots=6)
+        specs = [stage.spec() for _ in range(30)]
+        await client.keep(*specs)
+        first = await worker.assigned()
+        await worker.leave()
+        await stage.ticks(12)
+        assert (await stage.row(first.task)).life.state is State.QUEUED
+        again = await stage.worker("a", slots=30)
+        got = {(await again.assigned()).task for _ in specs}
+        assert got == {spec.id for spec in specs}
+
+    perform(play)
+
+
+def test_priorities_go_first_and_equals_in_order() -> None:
+    async def play(stage: Stage) -> None:
+        client = await stage.client()
+        low, first, high, second = (stage.spec(priority=p) for p in (-1, 0, 5, 0))
+        await client.keep(low, first, high, second)
+        worker = await stage.worker(slots=4)
+        got = [(await worker.assigned()).task for _ in range(4)]
+        assert got == [high.id, first.id, second.id, low.id]
+
+    perform(play)
+
+
+def test_queues_and_tags() -> None:
+    async def play(stage: Stage) -> None:
+        client = await stage.client()
+        plain, mail = stage.spec(), stage.spec(queue="mail")
+        gpu = stage.spec(tags=("gpu",))
+        both = stage.spec(queue="mail", tags=("big", "gpu"))
+        loop = stage.spec(concurrent=True)
+        await client.keep(plain, mail, gpu, both, loop)
+        a = await stage.worker("a", slots=5, queues=("mail",))
+        assert (await a.assigned()).task == mail.id
+        b = await stage.worker("b", slots=5, queues=("mail", "default"), tags=("gpu",))
+        assert {(await b.assigned()).task for _ in range(2)} == {plain.id, gpu.id}
+        c = await stage.worker("c", slots=1, concurrent_slots=9, tags=("gpu", "big"))
+        assert {(await c.assigned()).task for _ in range(2)} == {both.id, loop.id}
+        assert [*await a.hears(), *await b.hears()] == []
+
+    perform(play)
+
+
+def test_a_class_that_nobody_serves_costs_nothing() -> None:
+    async def play(stage: Stage) -> None:
+        client, worker = await stage.client(), await stage.worker(queues=("default",))
+        await client.keep(*(stage.spec(queue="none") for _ in range(50)))
+        assert stage.coordinator.state.tasks == {}
+        await client.keep(stage.spec())
+        await worker.assigned()
+
+    perform(play)
+
+
+def test_the_least_loaded_worker_is_served_first() -> None:
+    async def play(stage: Stage) -> None:
+        client = await stage.client()
+        a, b = await stage.worker("a", slots=2), await stage.worker("b", slots=2)
+        for _ in range(4):
+            await client.keep(stage.spec())
+        await stage.quiet()
+        await a.hears()
+        await b.hears()
+        assert (len(a.held), len(b.held)) == (2, 2)
+
+    perform(play)
+
+
+def test_pull_takes_one_for_each_that_was_asked() -> None:
+    async def play(stage: Stage) -> None:
+        client, worker = await stage.client(), await stage.worker(slots=3, pull=True)
+        specs = [stage.spec() for _ in range(4)]
+        await client.keep(*specs)
+        assert await worker.hears() == []
+        await worker.say(Pull(1))
+        stage.store.before.append(StoreDoubtError("the credit is not lost"))
+        await worker.say(Pull(2))
+        assert [(await worker.assigned()).task for _ in range(2)] == [s.id for s in specs[:2]]
+        assert await worker.hears() == []
+
+    perform(play)
+
+
+def test_a_draining_worker_gets_nothing_more() -> None:
+    async def play(stage: Stage) -> None:
+        client, worker = await stage.client(), await stage.worker(slots=3)
+        await worker.say(Draining())
+        await client.keep(spec := stage.spec())
+        assert await worker.hears() == []
+        other = await stage.worker("other")
+        assert (await other.assigned()).task == spec.id
+
+    perform(play)
+
+
+def test_what_a_worker_cannot_run_goes_to_another_at_once() -> None:
+    async def play(stage: Stage) -> None:
+        client = await stage.client()
+        a = await stage.worker("a", slots=2)
+        await client.keep(spec := stage.spec())
+        order = await a.assigned()
+        b = await stage.worker("b", slots=2)
+        await a.end(order, OutcomeKind.ENVIRONMENT)
+        again = await b.assigned()
+        assert (again.task, again.fence) == (spec.id, 2)
+        assert [type(message) for message in await a.hears()] == [Answered]
+
+    perform(play)
+
+
+def test_a_lone_worker_is_tried_again_after_a_while() -> None:
+    async def play(stage: Stage) -> None:
+        client, worker = await stage.client(), await stage.worker()
+        await client.keep(spec := stage.spec(), other := stage.spec())
+        await worker.end(await worker.assigned(), OutcomeKind.ENVIRONMENT)
+        passed = await worker.assigned()
+        assert passed.task == other.id
+        await worker.end(passed)
+        assert "cannot run it" in (await client.ask("why", task=spec.id.hex())).data["why"]
+        await worker.say()
+        await stage.tick(2.0)
+        assert (await worker.assigned()).task == spec.id
+
+    perform(play)
+
+
+def test_short_work_is_assigned_ahead_and_long_work_is_not() -> None:
+    async def play(stage: Stage) -> None:
+        client, worker = await stage.client(), await stage.worker(slots=1)
+        await client.keep(*(stage.spec("short:f") for _ in range(20)))
+        await worker.end(await worker.assigned(), OutcomeKind.SUCCEEDED, run_us=10)
+        ahead = [m for m in await worker.hears() if isinstance(m, Assign)]
+        assert len(ahead) == 19
+        await worker.say(*(ended(order) for order in ahead))
+        await client.keep(*(stage.spec("long:f") for _ in range(3)))
+        order = await worker.assigned()
+        await worker.end(order, run_us=10_000_000)
+        assert len([m for m in await worker.hears() if isinstance(m, Assign)]) == 1
+
+    perform(play)
+
+
+def test_a_negative_duration_does_no_harm() -> None:
+    async def play(stage: Stage) -> None:
+        client, worker = await stage.client(), await stage.worker(slots=1)
+        await client.keep(*(stage.spec() for _ in range(3)))
+        order = await worker.assigned()
+        await worker.end(order, run_us=-1_000_000)
+        for _ in range(2):
+            await worker.end(await worker.assigned(), run_us=-5)
+        await stage.quiet()
+        (offer,) = stage.coordinator.state.crew.offers.values()
+        assert (offer.backlog_us, offer.longs, offer.concurrent) == (0, 0, 0)
+
+    perform(play)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_delayed_tasks_become_claimable_at_their_time(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "_DUE_MAX", 2)
+
+    async def play(stage: Stage) -> None:
+        client, worker = await stage.client(), await stage.worker(slots=count)
+        due_ms = stage.clock.wall_ms() + 5_000
+        specs = [stage.spec(due_ms=due_ms) for _ in range(count)]
+        await client.keep(*specs)
+        assert await worker.hears() == []
+        assert "starts in 5.0 s" in (await client.ask("why", task=specs[0].id.hex())).data["why"]
+        await worker.say()
+        await stage.tick(4.9)
+        assert await worker.hears() == []
+        await stage.tick(0.2)
+        assert {(await worker.assigned()).task for _ in specs} == {spec.id for spec in specs}
+
+    perform(play)
+
+
+def test_an_alarm_rings_when_a_task_falls_due() -> None:
+    async def play(stage: Stage) -> None:
+        client, worker = await stage.client(), await stage.worker()
+        await client.keep(spec := stage.spec(due_ms=stage.clock.wall_ms() + 30))
+        stage.clock.pass_by(0.03)
+        assert (await worker.assigned()).task == spec.id
+
+    perform(play)
+
+
+def test_delayed_tasks_survive_a_restart_and_can_be_cancelled() -> None:
+    async def play(stage: Stage) -> None:
+        client = await stage.client()
+        due_ms = stage.clock.wall_ms() + 5_000
+        kept, gone = stage.spec(due_ms=due_ms), stage.spec(due_ms=due_ms)
+        await client.keep(kept, gone)
+        await stage.restart()
+        client, worker = await stage.client(), await stage.worker(slots=2)
+        assert (await client.want(gone.id, Wanted.CANCEL)).data["said"] == "done"
+        await stage.tick(6.0)
+        assert (await worker.assigned()).task == kept.id
+        assert await worker.hears() == []
+
+    perform(play)
+
+
+def test_waiting_work_is_recalled_for_an_idle_worker() -> None:
+    async def play(stage: Stage) -> None:
+        client, a = await stage.client(), await stage.worker("a", slots=1)
+        await client.keep(*(stage.spec() for _ in range(5)))
+        await a.end(await a.assigned(), run_us=10)
+        orders = [await a.assigned() for _ in range(4)]
+        await a.start(orders[0])
+        b = await stage.worker("b", slots=2)
+        early = await a.hears()
+        assert not any(isinstance(message, Recall) for message in early), "they are too young"
+        stage.clock.pass_by(0.06)
+        recalls = [await a.next(Recall) for _ in range(2)]
+        assert {recall.token for recall in recalls} == {order.token for order in orders[2:]}
+        stage.clock.pass_by(0.06)
+        stage.coordinator.wake()
+        assert await a.hears() == [], "not twice within a second"
+        await a.say(*(ended(order, OutcomeKind.RETURNED) for order in orders[2:]))
+        moved = [await b.assigned() for _ in range(2)]
+        assert {order.task for order in moved} == {order.task for order in orders[2:]}
+        assert stage.counters.get("recalls") == 2
+
+    perform(play)
+
+
+def test_nothing_is_recalled_for_a_worker_that_cannot_run_it() -> None:
+    async def play(stage: Stage) -> None:
+        client, a = await stage.client(), await stage.worker("a", slots=1)
+        await client.keep(*(stage.spec() for _ in range(5)))
+        await a.end(await a.assigned(), run_us=10)
+        for _ in range(4):
+            await a.assigned()
+        await stage.worker("b", slots=2, queues=("other",))
+        await a.say()
+        await stage.tick()
+        assert not any(isinstance(message, Recall) for message in await a.hears())
+
+    perform(play)

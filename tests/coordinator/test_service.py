@@ -1,0 +1,447 @@
+"""The loop: what a turn writes, that nothing is said before, and what a failed commit does."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from holdfast.coordinator import service
+from holdfast.coordinator.facts import Death
+from holdfast.errors import StoreDoubtError, StoreFullError, StoreRefusedError
+from holdfast.model.ids import TaskId
+from holdfast.model.messages import Accepted, Answered, Assign, Refused, Submit
+from holdfast.model.outcome import Answer, Encoding, OutcomeKind, Payload, Reason
+from holdfast.model.task import Phase, State, Wanted
+from holdfast.ports import Changes, Update
+from tests.coordinator.stage import DONE, Stage, perform
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "NO_ROOM_SECONDS", 0.0)
+    monkeypatch.setattr(service, "_DOUBT_SECONDS", (0.0,))
+
+
+def test_a_task_goes_its_whole_way() -> None:
+    async def play(stage: Stage) -> None:
+        worker, client = await stage.worker(), await stage.client()
+        spec = stage.spec()
+        assert (await client.keep(spec)).tasks == (spec.id,)
+        order = await worker.assigned()
+        assert (order.task, order.fence, order.number) == (spec.id, 1, 1)
+        await worker.start(order)
+        await stage.quiet()
+        assert (await stage.row(spec.id)).life.phase is Phase.STARTED
+        answered = await worker.settle(order)
+        assert answered.answer is Answer.SETTLED
+        settled = await client.settled(spec.id)
+        assert (settled.state, settled.result) == (State.SUCCEEDED, DONE)
+        assert (await stage.row(spec.id)).life.state is State.SUCCEEDED
+        assert stage.coordinator.state.tasks == {}
+        assert stage.coordinator.state.watchers == {}
+
+    perform(play)
+
+
+def test_the_plain_path_costs_one_insert_and_one_update() -> None:
+    async def play(stage: Stage) -> None:
+        worker, client = await stage.worker(), await stage.client()
+        commits = stage.counters.get("commits")
+        await client.submit(stage.spec())
+        order = await worker.assigned()
+        assert stage.written() == (1, 0)
+        await worker.settle(order)
+        assert stage.written() == (1, 1)
+        assert stage.counters.get("commits") == commits + 2
+
+    perform(play)
+
+
+def test_an_idle_coordinator_commits_nothing() -> None:
+    async def play(stage: Stage) -> None:
+        worker = await stage.worker()
+        await stage.client()
+        commits = stage.counters.get("commits")
+        for _ in range(20):
+            await stage.tick()
+            await worker.say()
+        assert stage.counters.get("commits") == commits
+
+    perform(play)
+
+
+def test_nothing_is_said_before_the_commit() -> None:
+    async def play(stage: Stage) -> None:
+        worker, client = await stage.worker(), await stage.client()
+        stage.store.gate = asyncio.Event()
+        await client.submit(stage.spec())
+        await stage.store.reached.wait()
+        assert await client.hears() == []
+        assert await worker.hears() == []
+        stage.store.gate.set()
+        await client.next(Accepted)
+        order = await worker.assigned()
+        stage.store.gate.clear()
+        stage.store.reached.clear()
+        await worker.end(order)
+        await stage.store.reached.wait()
+        assert await client.hears() == []
+        assert await worker.hears() == []
+        stage.store.gate.set()
+        await worker.next(Answered)
+        await client.settled(order.task)
+
+    perform(play)
+
+
+def test_what_arrives_during_a_commit_is_one_turn() -> None:
+    async def play(stage: Stage) -> None:
+        client = await stage.client()
+        stage.store.gate = asyncio.Event()
+        await client.submit(stage.spec())
+        await stage.store.reached.wait()
+        for _ in range(10):
+            await client.submit(stage.spec())
+        await stage.quiet()
+        stage.store.gate.set()
+        for _ in range(2):
+            await client.next(Accepted)
+        assert [len(changes.inserts) for changes in stage.store.commits] == [1, 10]
+
+    perform(play)
+
+
+def _poisoned(function: str) -> Any:
+    def poison(changes: Changes) -> Exception | None:
+        if any(task.spec.function == function for task in changes.inserts):
+            return StoreRefusedError("poisoned")
+        return None
+
+    return poison
+
+
+@pytest.mark.parametrize("at", [0, 3, 6])
+def test_a_poisoned_submission_is_split_off_alone(at: int) -> None:
+    async def play(stage: Stage) -> None:
+        worker, client = await stage.worker(slots=20), await stage.client()
+        stage.store.poison = _poisoned("bad")
+        specs = [stage.spec() for _ in range(7)]
+        specs[at] = stage.spec("bad")
+        await client.submit(*specs[:4])
+        await client.submit(*specs[4:])
+        refused = await client.next(Refused)
+        assert (refused.task, refused.code) == (specs[at].id, "invalid_input")
+        for _ in range(6):
+            await worker.settle(await worker.assigned())
+        for spec in specs:
+            if spec.function != "bad":
+                await client.settled(spec.id)
+        heard = [*await client.hears()]
+        assert not any(isinstance(message, Refused) for message in heard)
+        assert stage.counters.get("offenders") == 1
+
+    perform(play)
+
+
+def test_what_no_column_holds_is_refused_alone() -> None:
+    async def play(stage: Stage) -> None:
+        client = await stage.client()
+        (session,) = stage.coordinator.state.clients
+        good, surrogate = stage.spec(), stage.spec("\ud800")
+        keyed = stage.spec(key="\udfff")
+        stage.coordinator.post(session, Submit((good, surrogate)))
+        stage.coordinator.post(session, Submit((keyed,)))
+        refused = {(await client.next(Refused)).task for _ in range(2)}
+        assert refused == {surrogate.id, keyed.id}
+        assert (await client.next(Accepted)).tasks == (good.id,)
+
+    perform(play)
+
+
+def test_a_payload_of_absurd_size_never_reaches_the_store() -> None:
+    async def play(stage: Stage) -> None:
+        client = await stage.client()
+        huge = Payload(Encoding.JSON, b"[]", size_bytes=(1 << 64) - 1)
+        await client.submit(stage.spec(payload=huge))
+        assert (await client.next(Refused)).code == "invalid_input"
+        assert stage.counters.get("turns_split") == 0
+
+    perform(play)
+
+
+def test_a_result_of_absurd_size_ends_its_task() -> None:
+    async def play(stage: Stage) -> None:
+        worker, client = await stage.worker(), await stage.client()
+        await client.keep(spec := stage.spec())
+        order = await worker.assigned()
+        await worker.end(order, result=Payload(Encoding.JSON, b"1", size_bytes=(1 << 64) - 1))
+        settled = await client.settled(spec.id)
+        assert (settled.state, settled.reason) == (State.FAILED, Reason.INVALID)
+
+    perform(play)
+
+
+def test_an_outcome_that_the_store_refuses_ends_its_task() -> None:
+    async def play(stage: Stage) -> None:
+        worker, client = await stage.worker(), await stage.client()
+        await client.keep(spec := stage.spec())
+        order = await worker.assigned()
+
+        def poison(changes: Changes) -> Exception | None:
+            bad = any(update.task.life.result == DONE for update in changes.updates)
+            return StoreRefusedError("no such result") if bad else None
+
+        stage.store.poison = poison
+        await worker.end(order)
+        settled = await client.settled(spec.id)
+        assert (settled.state, settled.reason) == (State.FAILED, Reason.INVALID)
+        assert (await worker.next(Answered)).answer is Answer.SETTLED
+
+    perform(play)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_doubt_loses_nothing_and_doubles_nothing(moment: str) -> None:
+    async def play(stage: Stage) -> None:
+        worker, client = await stage.worker(slots=3), await stage.client()
+        specs = [stage.spec() for _ in range(3)]
+        getattr(stage.store, moment).append(StoreDoubtError("the wire broke"))
+        assert (await client.keep(*specs)).tasks == tuple(spec.id for spec in specs)
+        assert stage.store.asked_last_turn == 1
+        orders = [await worker.assigned() for _ in specs]
+        assert {order.task for order in orders} == {spec.id for spec in specs}
+        getattr(stage.store, moment).append(StoreDoubtError("and again"))
+        for order in orders:
+            await worker.end(order)
+        for order in orders:
+            await worker.next(Answered, lambda answered, o=order: answered.token == o.token)
+            settled = await client.settled(order.task)
+            assert settled.state is State.SUCCEEDED
+        assert await client.hears() == []
+        assert stage.written()[0] == 3
+        (offer,) = stage.coordinator.state.crew.offers.values()
+        assert (offer.leases, offer.longs, offer.backlog_us) == ({}, 0, 0)
+        await worker.say()
+        await stage.quiet()
+        assert stage.counters.get("views_differ") == 0
+
+    perform(play)
+
+
+def test_doubt_while_reading_is_asked_again() -> None:
+    async def play(stage: Stage) -> None:
+        client = await stage.client()
+        await client.keep(spec := stage.spec())
+        stage.store.reads.append(StoreDoubtError("cannot be read"))
+        reply = await client.want(spec.id, Wanted.CANCEL)
+        assert reply.data["state"] == "cancelled"
+
+    perform(play)
+
+
+def test_a_failed_turn_gives_lines_and_slots_back() -> None:
+    async def play(stage: Stage) -> None:
+        worker, client = await stage.worker(slots=1), await stage.client()
+        await client.keep(first := stage.spec(), second := stage.spec())
+        order = await worker.assigned()
+        assert order.task == first.id
+        stage.store.before.extend([StoreDoubtError("1"), StoreFullError("2"), StoreDoubtError("3")])
+        await worker.end(order)
+        assert (await worker.assigned()).task == second.id
+        (offer,) = stage.coordinator.state.crew.offers.values()
+        assert len(offer.leases) == 1
+        assert stage.counters.get("views_differ") == 0
+
+    perform(play)
+
+
+def test_a_death_told_before_a_failed_turn_is_judged_after_it() -> None:
+    async def play(stage: Stage) -> None:
+        worker, client = await stage.worker(), await stage.client()
+        await client.keep(spec := stage.spec())
+        await worker.assigned()
+        stage.coordinator.post(None, Death("id-w", 1, True))
+        await stage.quiet()
+        assert (await stage.row(spec.id)).life.state is State.RUNNING
+        stage.store.before.append(StoreDoubtError("broke"))
+        await worker.leave()
+        await stage.quiet()
+        assert (await stage.row(spec.id)).life.state is State.QUEUED
+
+    perform(play)
+
+
+def test_without_room_submitters_are_refused_and_outcomes_wait() -> None:
+    async def play(stage: Stage) -> None:
+        worker, client = await stage.worker(), await stage.client()
+        await client.keep(spec := stage.spec())
+        order = await worker.assigned()
+        full = [True]
+        stage.store.poison = lambda changes: StoreFullError("full") if full[0] else None
+        await worker.end(order)
+        await client.submit(late := stage.spec())
+        refused = await client.next(Refused)
+        assert (refused.task, refused.code) == (late.id, "no_room")
+        assert refused.retry_after_seconds > 0
+        assert not any(isinstance(m, Answered) for m in worker.unread)
+        assert stage.room.released > 0
+        full[0] = False
+        await worker.next(Answered)
+        assert (await client.settled(spec.id)).state is State.SUCCEEDED
+        await client.submit(late)
+        assert (await client.next(Refused)).code == "no_room", "until the room is looked at"
+        stage.coordinator.look_at_room()
+        assert (await client.keep(late)).tasks == (late.id,)
+
+    perform(play)
+
+
+def test_without_room_a_repetition_is_answered_as_kept() -> None:
+    async def play(stage: Stage) -> None:
+        client = await stage.client()
+        await client.keep(kept := stage.spec())
+        stage.coordinator.short = True
+        await client.submit(kept, new := stage.spec(), again=True)
+        assert (await client.next(Refused)).task == new.id
+        assert (await client.next(Accepted)).tasks == (kept.id,)
+
+    perform(play)
+
+
+def test_the_room_is_looked_at() -> None:
+    async def play(stage: Stage) -> None:
+        stage.room.is_short = True
+        stage.coordinator.look_at_room()
+        assert stage.coordinator.short
+        assert stage.room.restored == 1
+        stage.room.is_short = False
+        stage.coordinator.look_at_room()
+        assert not stage.coordinator.short
+
+    perform(play)
+
+
+def test_an_id_submitted_twice_without_saying_so_is_answered_once_more() -> None:
+    async def play(stage: Stage) -> None:
+        worker, client = await stage.worker(), await stage.client()
+        spec, other = stage.spec(), stage.spec()
+        await client.keep(spec)
+        await worker.settle(await worker.assigned())
+        await client.settled(spec.id)
+        await client.submit(spec, other)
+        accepted = [*(await client.next(Accepted)).tasks, *(await client.next(Accepted)).tasks]
+        assert sorted(accepted) == sorted([spec.id, other.id])
+        assert (await client.settled(spec.id)).state is State.SUCCEEDED
+        assert (await worker.assigned()).task == other.id
+
+    perform(play)
+
+
+def test_a_row_that_another_writer_changed_is_read_anew() -> None:
+    async def play(stage: Stage) -> None:
+        worker, client = await stage.worker(), await stage.client()
+        await client.keep(spec := stage.spec())
+        order = await worker.assigned()
+        row = await stage.row(spec.id)
+        life = replace(row.life, version=row.life.version + 1)
+        turn = await stage.store.inner.last_turn()
+        await stage.store.inner.commit(
+            Changes(turn=turn, updates=[Update(replace(row, life=life), row.life.version)])
+        )
+        assert (await worker.settle(order)).answer is Answer.SETTLED
+        assert (await client.settled(spec.id)).state is State.SUCCEEDED
+        assert stage.counters.get("changes_refused") == 1
+
+    perform(play)
+
+
+def test_a_refused_claim_does_not_lose_the_task() -> None:
+    async def play(stage: Stage) -> None:
+        worker, client = await stage.worker(), await stage.client()
+        await client.keep(first := stage.spec(), second := stage.spec())
+        order = await worker.assigned()
+        assert order.task == first.id
+        row = await stage.row(second.id)
+        life = replace(row.life, version=row.life.version + 1)
+        turn = await stage.store.inner.last_turn()
+        await stage.store.inner.commit(
+            Changes(turn=turn, updates=[Update(replace(row, life=life), row.life.version)])
+        )
+        await worker.settle(order)
+        assert (await worker.assigned()).task == second.id
+        (offer,) = stage.coordinator.state.crew.offers.values()
+        assert len(offer.leases) == 1
+
+    perform(play)
+
+
+def test_the_inbox_slows_its_senders(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "INBOX_MESSAGES_MAX", 10)
+
+    async def play(stage: Stage) -> None:
+        client = await stage.client()
+        stage.store.gate = asyncio.Event()
+        await client.submit(stage.spec())
+        await stage.store.reached.wait()
+        specs = [stage.spec() for _ in range(40)]
+        for spec in specs:
+            await client.submit(spec)
+        await stage.quiet()
+        assert stage.coordinator._weight <= 12
+        stage.store.gate.set()
+        kept: list[TaskId] = []
+        while len(kept) < 41:
+            kept += (await client.next(Accepted)).tasks
+        assert kept[1:] == [spec.id for spec in specs]
+
+    perform(play)
+
+
+def test_a_turn_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "TURN_MESSAGES_MAX", 10)
+
+    async def play(stage: Stage) -> None:
+        client = await stage.client()
+        stage.store.gate = asyncio.Event()
+        await client.submit(stage.spec())
+        await stage.store.reached.wait()
+        for _ in range(8):
+            await client.submit(*(stage.spec() for _ in range(4)))
+        await stage.quiet()
+        stage.store.gate.set()
+        kept = 0
+        while kept < 33:
+            kept += len((await client.next(Accepted)).tasks)
+        assert [len(c.inserts) for c in stage.store.commits] == [1, 8, 8, 8, 8]
+
+    perform(play)
+
+
+def test_an_outcome_beats_the_cancel() -> None:
+    async def play(stage: Stage) -> None:
+        worker, client = await stage.worker(), await stage.client()
+        await client.keep(spec := stage.spec())
+        order = await worker.assigned()
+        assert (await client.want(spec.id, Wanted.CANCEL)).data["said"] == "asked"
+        await worker.settle(order)
+        assert (await client.settled(spec.id)).state is State.SUCCEEDED
+
+    perform(play)
+
+
+def test_kinds_of_outcomes_reach_the_story() -> None:
+    async def play(stage: Stage) -> None:
+        worker, client = await stage.worker(), await stage.client()
+        await client.keep(spec := stage.spec())
+        order = await worker.next(Assign)
+        await worker.settle(order, OutcomeKind.RAISED)
+        settled = await client.settled(spec.id)
+        assert (settled.state, settled.reason) == (State.FAILED, Reason.ERROR)
+        assert settled.failure is not None
+        (event,) = await stage.events(spec.id)
+        assert (event.kind, event.detail) == ("raised", "builtins.ValueError: it did not work")
+
+    perform(play)
