@@ -84,7 +84,7 @@ class Principle:
                 self.spent.add(newest)
                 if after.state < TERMINAL_MIN:
                     charge = (event.detail, before.wanted is Wanted.RUN)
-                    self.lost |= {b"stopped"} if event.detail == "stopped" else set()
+                    self.lost |= {b"stopped"} if charge == ("stopped", True) else set()
                     self.free |= {b"returned"} if charge == ("returned", True) else set()
         elif event.kind == "started":
             assert answer == ("keep" if writes else "stop")
@@ -260,7 +260,7 @@ def test_a_paused_task_whose_worker_comes_back_runs_on_and_is_asked_again() -> N
 
 def test_a_pause_that_the_worker_obeys_is_never_charged() -> None:
     life = Life()
-    for kind in ("returned", "checkpointed"):
+    for kind in ("returned", "checkpointed", "stopped"):
         for token in TOKENS[:150]:
             life = play(life, claim(token), Event("started", token), Event("pause"), "asked")
             life = play(life, Event("outcome", token, kind), "settled", Event("resume"), "done")
