@@ -316,7 +316,7 @@ def test_waiting_work_is_recalled_for_an_idle_worker() -> None:
         recalls = [await a.next(Recall) for _ in range(2)]
         assert {recall.token for recall in recalls} == {order.token for order in orders[2:]}
         stage.clock.pass_by(0.06)
-        stage.coordinator.wake()
+        stage.coordinator.inbox.wake()
         assert await a.hears() == [], "not twice within a second"
         await a.say(*(ended(order, OutcomeKind.RETURNED) for order in orders[2:]))
         moved = [await b.assigned() for _ in range(2)]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from holdfast.coordinator import service
+from holdfast.coordinator import inbox
 from holdfast.coordinator.facts import Death
 from holdfast.errors import StoreDoubtError, StoreFullError, StoreRefusedError
 from holdfast.model.ids import TaskId
@@ -379,7 +379,7 @@ def test_a_refused_claim_does_not_lose_the_task() -> None:
 
 
 def test_the_inbox_slows_its_senders(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "INBOX_MESSAGES_MAX", 10)
+    monkeypatch.setattr(inbox, "INBOX_MESSAGES_MAX", 10)
 
     async def play(stage: Stage) -> None:
         client = await stage.client()
@@ -401,7 +401,7 @@ def test_the_inbox_slows_its_senders(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_turn_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "TURN_MESSAGES_MAX", 10)
+    monkeypatch.setattr(inbox, "TURN_MESSAGES_MAX", 10)
 
     async def play(stage: Stage) -> None:
         client = await stage.client()

@@ -182,7 +182,7 @@ class Gateway:
                     return
             if isinstance(session, WorkerSession):
                 self._see(session, frame)
-            await coordinator.space()
+            await coordinator.inbox.space()
 
     def _see(self, session: WorkerSession, frame: Frame) -> None:
         if frame.view is None:

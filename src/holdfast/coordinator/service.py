@@ -11,35 +11,30 @@ What it does at start is what its sweeper does all the time; it keeps no truth i
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 
 from holdfast.coordinator import loading
 from holdfast.coordinator.deciding import Terms, decide
-from holdfast.coordinator.facts import Hello
+from holdfast.coordinator.inbox import Inbox
 from holdfast.coordinator.performing import perform
 from holdfast.coordinator.placing import place
 from holdfast.coordinator.recalling import recall
 from holdfast.coordinator.sessions import Session
+from holdfast.coordinator.splitting import parts_of
 from holdfast.coordinator.state import CoordinatorState
 from holdfast.coordinator.tasks import NO_ROOM_SECONDS
 from holdfast.coordinator.turn import PLACING, Item, Turn
 from holdfast.errors import StoreDoubtError, StoreFullError, StoreRefusedError
 from holdfast.model.ids import Entropy
 from holdfast.model.limits import (
-    INBOX_MESSAGES_MAX,
     OUTAGE_CREDIT_SECONDS_MIN,
     OUTAGES_IN_A_ROW_MAX,
-    TURN_MESSAGES_MAX,
 )
-from holdfast.model.messages import Ended, Refused, Submit, View, Watch
-from holdfast.model.outcome import Failure, OutcomeKind
+from holdfast.model.messages import Submit
 from holdfast.observe import Counters, logger
 from holdfast.ports import Changes, Clock, Receipt, Room, Store
 
 _LOG = logger("coordinator")
 _DOUBT_SECONDS = (0.01, 0.05, 0.2, 1.0)
-_WEIGHT_BYTES = 4096
-_ALARM_SECONDS_MAX = 3600.0
 
 
 class Coordinator:
@@ -60,25 +55,16 @@ class Coordinator:
         counters: Counters,
     ) -> None:
         self.state = CoordinatorState()
+        self.inbox = Inbox()
         self.store = store
         self.clock = clock
         self.terms = Terms(lease_seconds=lease_seconds, beat_seconds=beat_seconds)
         self.counters = counters
         self._rng = rng
         self._room = room
-        self._inbox: deque[Item] = deque()
-        self._weights: deque[int] = deque()
-        """What each item of the inbox weighs, in tasks."""
-        self._weight = 0
-        self._batches: deque[list[Item]] = deque()
-        """Parts of turns that failed: decided before the inbox, one after another."""
         self._doubts = 0
         self._look_again = False
         """Whether a turn is wanted although nothing came in and nothing waits."""
-        self._alarm: asyncio.TimerHandle | None = None
-        self._arrived = asyncio.Event()
-        self._space = asyncio.Event()
-        self._space.set()
         self._number = 0
         self.short = False
         """Whether submissions are refused for want of room."""
@@ -95,35 +81,7 @@ class Coordinator:
 
     def post(self, session: Session | None, message: object) -> None:
         """Put one message into the inbox."""
-        weight = _weight_of(message)
-        self._inbox.append((session, message))
-        self._weights.append(weight)
-        self._weight += weight
-        self._arrived.set()
-
-    def wake(self) -> None:
-        """Let a turn run although nothing came in."""
-        self._arrived.set()
-
-    def wake_in(self, seconds: float) -> None:
-        """Let a turn run that much later; the earliest of several wishes counts."""
-        loop = asyncio.get_running_loop()
-        at = loop.time() + min(max(seconds, 0.0), _ALARM_SECONDS_MAX)
-        if self._alarm is not None:
-            if self._alarm.when() <= at:
-                return
-            self._alarm.cancel()
-        self._alarm = loop.call_at(at, self._ring)
-
-    def _ring(self) -> None:
-        self._alarm = None
-        self._arrived.set()
-
-    async def space(self) -> None:
-        """Wait until the inbox is below its bound; gateways ask before they read on."""
-        if self._weight >= INBOX_MESSAGES_MAX:
-            self._space.clear()
-            await self._space.wait()
+        self.inbox.post(session, message)
 
     # The loop.
 
@@ -132,32 +90,28 @@ class Coordinator:
         await self.recover()
         try:
             while True:
-                await self._arrived.wait()
-                # One pass of the event loop: what other sockets hold already comes in as well.
-                await asyncio.sleep(0)
-                self._arrived.clear()
+                await self.inbox.arrival()
                 await self._next_turn()
         finally:
-            if self._alarm is not None:
-                self._alarm.cancel()
+            self.inbox.close()
 
     async def _next_turn(self) -> None:
-        if self._batches:
+        items = self.inbox.part()
+        if items is not None:
             # Nothing is placed in these: whoever spoils a turn must be one of its items.
-            items = self._batches.popleft()
             if self.short:
                 # Outcomes that wait for room must not keep submitters from their refusal.
-                items += self._gather()
+                items += self.inbox.gather()
             await self._turn(items, placing=False)
-            self._arrived.set()
-        elif self._inbox or self._look_again or self._work_waits():
+            self.inbox.wake()
+        elif len(self.inbox) or self._look_again or self._work_waits():
             self._look_again = False
-            await self._turn(self._gather(), placing=True)
-        if self._inbox:
-            self._arrived.set()
+            await self._turn(self.inbox.gather(), placing=True)
+        if len(self.inbox):
+            self.inbox.wake()
         due_ms = self.state.next_due_ms
         if due_ms:
-            self.wake_in((due_ms - self.clock.wall_ms()) / 1000)
+            self.inbox.wake_in((due_ms - self.clock.wall_ms()) / 1000)
 
     async def recover(self) -> None:
         """Read what was running; give back the time in which nobody listened."""
@@ -184,7 +138,7 @@ class Coordinator:
         if state.held:
             await self._count_outages()
         self.ready.set()
-        self._arrived.set()
+        self.inbox.wake()
 
     async def _count_outages(self) -> None:
         changes = Changes(turn=self._number + 1, outages=list(self.state.held))
@@ -202,18 +156,6 @@ class Coordinator:
             state.next_due_ms and state.next_due_ms <= self.clock.wall_ms()
         )
 
-    def _gather(self) -> list[Item]:
-        inbox, weights = self._inbox, self._weights
-        items: list[Item] = []
-        weight = 0
-        while inbox and weight < TURN_MESSAGES_MAX:
-            weight += weights.popleft()
-            items.append(inbox.popleft())
-        self._weight -= weight
-        if not self._space.is_set() and self._weight < INBOX_MESSAGES_MAX // 2:
-            self._space.set()
-        return items
-
     # One turn.
 
     async def _turn(self, items: list[Item], *, placing: bool) -> None:
@@ -225,7 +167,7 @@ class Coordinator:
         except StoreDoubtError as error:
             _LOG.error("the store could not be read: %s", error)
             await self._reopened()
-            self._again(items)
+            self.inbox.again(items)
             return
         receipt = Receipt()
         if turn.writes:
@@ -237,16 +179,16 @@ class Coordinator:
         refused = [*receipt.refused_inserts, *receipt.refused_updates]
         if refused:
             self.counters.add("changes_refused", len(refused))
-            self._again(turn.refused_items(receipt))
+            self.inbox.again(turn.refused_items(receipt))
             turn.without(refused)
         for name, amount in turn.counts.items():
             self.counters.add(name, amount)
         if perform(turn, self.clock.monotonic(), distrust=bool(refused)):
             self._look_again = True
-            self._arrived.set()
+            self.inbox.wake()
         if turn.look_again_seconds:
             self._look_again = True
-            self.wake_in(turn.look_again_seconds)
+            self.inbox.wake_in(turn.look_again_seconds)
 
     async def _commit(self, turn: Turn, items: list[Item]) -> Receipt | None:
         """Commit a turn; None where it was not, and its items are taken care of."""
@@ -264,7 +206,7 @@ class Coordinator:
             _LOG.error("commit of turn %d broke off: %s", turn.number, error)
             if await self._reopened() < turn.number:
                 turn.undo()
-                self._again(items)
+                self.inbox.again(items)
                 return None
             receipt = await self._receipt_of(turn)
         self._number = turn.number
@@ -293,48 +235,15 @@ class Coordinator:
 
     # What can go wrong with a commit.
 
-    def _again(self, items: list[Item]) -> None:
-        """Let items be decided once more, before all others.
-
-        A view was judged when it was read, and tells of no later moment.
-        """
-        rest = [item for item in items if not isinstance(item[1], View)]
-        if rest:
-            self._batches.appendleft(rest)
-        self._arrived.set()
-
     def _split(self, items: list[Item], error: StoreRefusedError) -> None:
         """Halve a refused transaction until the offender stands alone and is answered."""
+        _LOG.error("the store refuses a turn of %d items: %s", len(items), error)
         self.counters.add("turns_split")
-        items = [item for item in items if not isinstance(item[1], View)]
-        if not items:
-            raise error
-        halves = [items[: len(items) // 2], items[len(items) // 2 :]]
-        if len(items) == 1:
-            session, message = items[0]
-            if isinstance(message, Submit) and len(message.specs) > 1:
-                middle = len(message.specs) // 2
-                parts = (message.specs[:middle], message.specs[middle:])
-                halves = [[(session, Submit(specs, message.again))] for specs in parts]
-            else:
-                self._offender(session, message, error)
-                return
-        for half in reversed(halves):
-            self._again(half)
-
-    def _offender(self, session: Session | None, message: object, error: StoreRefusedError) -> None:
-        _LOG.error("the store refuses %s: %s", type(message).__name__, error)
-        self.counters.add("offenders")
-        if session is None:
-            raise error
-        if isinstance(message, Submit):
-            session.send(Refused(message.specs[0].id, "invalid_input", str(error)))
-        elif isinstance(message, Ended) and message.kind is not OutcomeKind.INVALID:
-            failure = Failure(types=("holdfast.errors.StoreRefusedError",), message=str(error))
-            invalid = Ended(message.task, message.token, OutcomeKind.INVALID, failure=failure)
-            self._again([(session, invalid)])
-        else:
-            session.close(f"the store refuses its {type(message).__name__}")
+        parts = parts_of(items, error)
+        if len(items) == 1 and len(parts) < 2:
+            self.counters.add("offenders")
+        for part in reversed(parts):
+            self.inbox.again(part)
 
     async def _no_room(self, items: list[Item], error: StoreFullError) -> None:
         """Refuse new submissions, give the ballast up, and let the rest commit when it can."""
@@ -345,8 +254,8 @@ class Coordinator:
         submits = [item for item in items if isinstance(item[1], Submit)]
         if not submits:
             await asyncio.sleep(NO_ROOM_SECONDS)
-        self._again([item for item in items if not isinstance(item[1], Submit)])
-        self._again(submits)
+        self.inbox.again([item for item in items if not isinstance(item[1], Submit)])
+        self.inbox.again(submits)
 
     async def _reopened(self) -> int:
         """Reopen the store and return its newest turn; until it says, nothing is said."""
@@ -377,17 +286,3 @@ class Coordinator:
                 kind = receipt.refused_inserts if change.before is None else receipt.refused_updates
                 kind.append(change.after.spec.id)
         return receipt
-
-
-def _weight_of(message: object) -> int:
-    """Return what a message weighs in a turn: its tasks, and its payloads by the page."""
-    if isinstance(message, Submit):
-        size = sum(len(spec.payload.data) for spec in message.specs)
-        return 1 + len(message.specs) + size // _WEIGHT_BYTES
-    if isinstance(message, Ended):
-        return 1 if message.result is None else 1 + len(message.result.data) // _WEIGHT_BYTES
-    if isinstance(message, Watch):
-        return 1 + len(message.tasks)
-    if isinstance(message, Hello):
-        return 1 + len(message.outcomes)
-    return 1

@@ -1,0 +1,46 @@
+"""A transaction that the store surely refused: halved until the offender stands alone.
+
+An offender is answered with the store's error; what was beside it is decided again without it.
+"""
+
+from __future__ import annotations
+
+from holdfast.coordinator.turn import Item
+from holdfast.errors import StoreRefusedError
+from holdfast.model.messages import Ended, Refused, Submit, View
+from holdfast.model.outcome import Failure, OutcomeKind
+
+
+def parts_of(items: list[Item], error: StoreRefusedError) -> list[list[Item]]:
+    """Return the parts to be decided anew, in order; none where the offender was answered.
+
+    Raises the error where nothing that came in can be the offender.
+    """
+    items = [item for item in items if not isinstance(item[1], View)]
+    if not items:
+        raise error
+    if len(items) > 1:
+        middle = len(items) // 2
+        return [items[:middle], items[middle:]]
+    session, message = items[0]
+    if isinstance(message, Submit) and len(message.specs) > 1:
+        middle = len(message.specs) // 2
+        halves = (message.specs[:middle], message.specs[middle:])
+        return [[(session, Submit(specs, message.again))] for specs in halves]
+    return answer(items[0], error)
+
+
+def answer(item: Item, error: StoreRefusedError) -> list[list[Item]]:
+    """Tell an offender; return what takes its place: for an outcome, that it is invalid."""
+    session, message = item
+    if session is None:
+        raise error
+    if isinstance(message, Submit):
+        session.send(Refused(message.specs[0].id, "invalid_input", str(error)))
+        return []
+    if isinstance(message, Ended) and message.kind is not OutcomeKind.INVALID:
+        failure = Failure(types=("holdfast.errors.StoreRefusedError",), message=str(error))
+        invalid = Ended(message.task, message.token, OutcomeKind.INVALID, failure=failure)
+        return [[(session, invalid)]]
+    session.close(f"the store refuses its {type(message).__name__}")
+    return []
