@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from holdfast.coordinator import inbox
+from holdfast.coordinator import inbox, service
 from holdfast.coordinator.facts import Death
 from holdfast.errors import StoreDoubtError, StoreFullError, StoreRefusedError
 from holdfast.model.ids import TaskId
