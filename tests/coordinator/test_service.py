@@ -390,7 +390,7 @@ def test_the_inbox_slows_its_senders(monkeypatch: pytest.MonkeyPatch) -> None:
         for spec in specs:
             await client.submit(spec)
         await stage.quiet()
-        assert stage.coordinator._weight <= 12
+        assert stage.coordinator.inbox._weight <= 12
         stage.store.gate.set()
         kept: list[TaskId] = []
         while len(kept) < 41:
