@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from holdfast.coordinator.asking import Questions
 from holdfast.coordinator.facts import Closed, Death, Hello, Tick
+from holdfast.coordinator.kin import Kin
 from holdfast.coordinator.service import Coordinator
 from holdfast.coordinator.sessions import ClientSession, Session, WorkerSession
 from holdfast.errors import (
@@ -61,11 +62,18 @@ class Gateway:
     """All sessions of one coordinator."""
 
     def __init__(
-        self, coordinator: Coordinator, questions: Questions, *, version: str, python: str
+        self,
+        coordinator: Coordinator,
+        questions: Questions,
+        *,
+        version: str,
+        python: str,
+        here: str = "",
     ) -> None:
         self._coordinator = coordinator
         self._questions = questions
         self._version = version
+        self._kin = Kin(here, lambda death: coordinator.post(None, death)) if here else None
         self._python = python
         self._tasks = TaskSet(_LOG)
         self._sessions: dict[Session, asyncio.Task[None]] = {}
@@ -106,6 +114,8 @@ class Gateway:
         if writers:
             await asyncio.wait(writers, timeout=_CLOSE_SECONDS)
         await self._tasks.cancel()
+        if self._kin is not None:
+            self._kin.close()
 
     # The first frame.
 
@@ -140,6 +150,8 @@ class Gateway:
             session = WorkerSession(channel, hello, now=now)
             session.wire = opening.wire
             outcomes = await self._rest_of_hello(session, hello)
+        if self._kin is not None:
+            self._kin.follow(hello)
         self._open(session)
         self._coordinator.post(session, Hello(hello, outcomes))
         return session

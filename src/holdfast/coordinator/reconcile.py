@@ -194,6 +194,11 @@ def death(turn: Turn, fact: Death) -> None:
     if row is None or row.incarnation != fact.incarnation:
         turn.count("deaths_late")
         return
+    if not fact.certain and turn.state.buried.get(fact.identity) == fact.incarnation:
+        # Its guard told before, and more exactly: what it spooled waits for the restart.
+        return
+    if fact.certain:
+        turn.state.buried[fact.identity] = fact.incarnation
     _close(turn, fact.identity, "dead")
     started, spooled = dict.fromkeys(fact.started), dict.fromkeys(fact.spooled)
     for task in turn.held_by(fact.identity):

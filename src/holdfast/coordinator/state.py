@@ -37,6 +37,8 @@ class CoordinatorState:
         self.clients: dict[ClientSession, None] = {}
         self.heard: dict[str, float] = {}
         """Worker identity → when it was last heard, on the monotonic clock."""
+        self.buried: dict[str, int] = {}
+        """Worker identity → the incarnation whose death its guard told of."""
         self.lapsed: dict[str, dict[bytes, bytes]] = {}
         """Worker identity → token and task of leases that lapsed since its newest hello."""
         self.swept = 0.0

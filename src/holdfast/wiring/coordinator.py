@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from holdfast.errors import ConfigurationError
 from holdfast.observe import logger
 from holdfast.payloads import python_version
-from holdfast.wiring.process import on_signals
+from holdfast.wiring.process import boot_id, on_signals
 
 if TYPE_CHECKING:
     from holdfast.blobs.local import LocalBlobs
@@ -91,13 +91,16 @@ def _assemble(settings: CoordinatorSettings, hands: list[Hand]) -> _Parts:
         clock=SystemClock(),
         rng=random.SystemRandom(),
         lease_seconds=settings.lease_seconds,
-        beat_seconds=settings.heartbeat_seconds,
+        # A lease of a second must not wait for the heartbeat of that second.
+        beat_seconds=min(settings.heartbeat_seconds, settings.lease_seconds / 4),
         room=DiskRoom(database),
         counters=Counters(),
     )
     reader = SQLiteReader(database)
     questions = Questions(coordinator, reader)
-    gateway = Gateway(coordinator, questions, version=__version__, python=python_version())
+    gateway = Gateway(
+        coordinator, questions, version=__version__, python=python_version(), here=boot_id()
+    )
     stop = asyncio.Event()
     linger = settings.linger_seconds if settings.embedded else 0.0
     return _Parts(

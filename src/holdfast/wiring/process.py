@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -31,9 +32,9 @@ def on_signals(stop: Callable[[], None]) -> None:
 
 
 def boot_id() -> str:
-    """Return the id of this boot of this machine, "" where the kernel does not tell."""
+    """Return what names this boot and this space of pids, "" where the kernel does not tell."""
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
-            return file.read().strip()
+            return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return ""
