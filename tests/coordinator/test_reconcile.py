@@ -400,6 +400,33 @@ def test_a_guard_that_tells_late_puts_the_charge_right(claimed_again: bool) -> N
     perform(play)
 
 
+def test_what_the_kernel_tells_adds_nothing_to_what_the_guard_told() -> None:
+    async def play(stage: Stage) -> None:
+        worker, _, (order,) = await _running(stage)
+        assert worker.welcome is not None
+        await worker.leave()
+        spooled = Death("id-w", 1, True, (order.token,), (order.token,))
+        assert stage.gateway.death(spooled, worker.welcome.last_word)
+        await stage.quiet()
+        stage.coordinator.post(None, Death("id-w", 1, certain=False))
+        await stage.quiet()
+        assert (await stage.row(order.task)).life.lease is Lease.HELD
+
+    perform(play)
+
+
+def test_a_death_that_only_the_kernel_tells_of_lapses_as_unheard() -> None:
+    async def play(stage: Stage) -> None:
+        worker, _, (order,) = await _running(stage)
+        await worker.leave()
+        stage.coordinator.post(None, Death("id-w", 1, certain=False))
+        await stage.quiet()
+        life = (await stage.row(order.task)).life
+        assert (life.lease, life.owed) == (Lease.LAPSED, Owed.UNHEARD)
+
+    perform(play)
+
+
 def test_a_death_is_judged_when_all_that_was_said_is_read() -> None:
     async def play(stage: Stage) -> None:
         worker, client, (order,) = await _running(stage)
