@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.engines.child import LOST_EXIT
+from holdfast.engines.reporting import LOST_EXIT
 from holdfast.model.outcome import OutcomeKind
 from holdfast.ports import LaneDeath
 from tests.engines.rig import Rig, is_alive, parent_of

@@ -24,21 +24,19 @@ import msgspec
 
 from holdfast.engines import invoke, kernel
 from holdfast.engines.current import Current, TaskCancelled, enter
-from holdfast.engines.packets import (
-    INTERRUPT_BYTES,
-    PACKET_BYTES_MAX,
-    RETIRED_EXIT,
-    Charge,
-    Work,
+from holdfast.engines.packets import PACKET_BYTES_MAX, RETIRED_EXIT, Charge, Work
+from holdfast.engines.reporting import (
+    LOST_EXIT,
+    flush_streams,
+    leave,
+    read_requests,
+    send_report,
 )
 
 INTERRUPT_SIGNAL: Final = signal.SIGUSR1
-LOST_EXIT: Final = 82
-"""Our sockets are gone or broken: user code closed them."""
 
 _DESCRIPTOR_FIRST: Final = 60
 """Our two sockets stand from here on, where code that closes "all" descriptors seldom looks."""
-_ASKED_BYTES_MAX: Final = 64 * INTERRUPT_BYTES
 _PAGE_BYTES: Final = resource.getpagesize()
 
 
@@ -61,38 +59,6 @@ def run(charge: Charge, descriptors: tuple[int, ...], nursery_pid: int) -> NoRet
     else:
         SequentialLane(charge, orders, outcomes).serve()
     leave(0)
-
-
-def leave(status: int) -> NoReturn:
-    """Exit at once, with what was printed, and with nothing of the nursery's interpreter run."""
-    flush_streams()
-    os._exit(status)
-
-
-def flush_streams() -> None:
-    """Pass on what user code printed; its streams may be closed or replaced."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError, AttributeError):
-            continue
-
-
-def send_report(outcomes: socket.socket, report: bytes) -> None:
-    """Write an outcome; exits where the socket is gone, because nobody would ever hear of it."""
-    try:
-        outcomes.sendall(report)
-    except OSError:
-        leave(LOST_EXIT)
-
-
-def read_requests(outcomes: socket.socket) -> list[bytes]:
-    """Return the tokens that the supervisor wants interrupted."""
-    try:
-        data = outcomes.recv(_ASKED_BYTES_MAX, socket.MSG_DONTWAIT)
-    except OSError:
-        return []
-    return [data[at : at + INTERRUPT_BYTES] for at in range(0, len(data), INTERRUPT_BYTES)]
 
 
 class InterruptGate:

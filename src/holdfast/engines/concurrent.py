@@ -14,9 +14,9 @@ from typing import Any, Final
 import msgspec
 
 from holdfast.engines import invoke
-from holdfast.engines.child import flush_streams, read_requests, send_report
 from holdfast.engines.current import Current, TaskCancelled, enter
 from holdfast.engines.packets import PACKET_BYTES_MAX, Charge, Work
+from holdfast.engines.reporting import flush_streams, read_requests, send_report
 from holdfast.observe import TaskSet, logger
 
 RUNNING_MAX: Final = 64
