@@ -12,11 +12,13 @@ from holdfast.coordinator import inbox, service
 from holdfast.coordinator.facts import Death
 from holdfast.errors import StoreDoubtError, StoreFullError, StoreRefusedError
 from holdfast.model.ids import TaskId
-from holdfast.model.messages import Accepted, Answered, Assign, Refused, Submit
+from holdfast.model.messages import Accepted, Answered, Assign, Ended, Refused, Submit
 from holdfast.model.outcome import Answer, Encoding, OutcomeKind, Payload, Reason
 from holdfast.model.task import Phase, State, Wanted
 from holdfast.ports import Changes, Update
 from tests.coordinator.stage import DONE, Stage, perform
+
+ODD = Payload(Encoding.JSON, b"odd")
 
 
 @pytest.fixture(autouse=True)
@@ -199,6 +201,35 @@ def test_an_outcome_that_the_store_refuses_ends_its_task() -> None:
         settled = await client.settled(spec.id)
         assert (settled.state, settled.reason) == (State.FAILED, Reason.INVALID)
         assert (await worker.next(Answered)).answer is Answer.SETTLED
+
+    perform(play)
+
+
+def test_an_outcome_that_the_store_refuses_keeps_no_worker_out() -> None:
+    async def play(stage: Stage) -> None:
+        worker, client = await stage.worker(slots=3), await stage.client()
+        specs = [stage.spec() for _ in range(3)]
+        await client.keep(*specs)
+        orders = [await worker.assigned() for _ in specs]
+        await worker.leave()
+
+        def poison(changes: Changes) -> Exception | None:
+            results = [update.task.life.result for update in changes.updates]
+            return StoreRefusedError("no such result") if ODD in results else None
+
+        stage.store.poison = poison
+        kind = OutcomeKind.SUCCEEDED
+        outcomes = tuple(
+            Ended(order.task, order.token, kind, ODD if number == 1 else DONE)
+            for number, order in enumerate(orders)
+        )
+        again = await stage.worker(slots=3, outcomes=outcomes)
+        assert again.welcome is not None
+        answers = {answer.token: answer.answer for answer in again.welcome.answers}
+        assert answers == {order.token: Answer.SETTLED for order in orders}
+        lives = [(await stage.row(order.task)).life for order in orders]
+        assert [life.state for life in lives] == [State.SUCCEEDED, State.FAILED, State.SUCCEEDED]
+        assert lives[1].reason is Reason.INVALID
 
     perform(play)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from holdfast.coordinator import reconcile, tasks
-from holdfast.coordinator.facts import Closed, Death, Hello, Tick
+from holdfast.coordinator.facts import Ahead, Closed, Death, Hello, Tick
 from holdfast.coordinator.sessions import ClientSession, WorkerSession
 from holdfast.coordinator.turn import Item, Turn
 from holdfast.model.messages import (
@@ -68,6 +68,8 @@ def _from_worker(turn: Turn, session: WorkerSession, message: object, terms: Ter
             lease_seconds=terms.lease_seconds,
             beat_seconds=terms.beat_seconds,
         )
+    elif isinstance(message, Ahead):
+        reconcile.ahead(turn, message)
     elif isinstance(message, Closed):
         _closed(turn, session)
     elif not turn.is_current(session):

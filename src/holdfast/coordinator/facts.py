@@ -12,6 +12,18 @@ class Hello(msgspec.Struct, frozen=True, gc=False):
 
     hello: WorkerHello
     outcomes: tuple[Ended, ...]
+    tried: bool = False
+    """Whether its outcomes were written ahead of it, because the store refused it whole."""
+
+
+class Ahead(msgspec.Struct, frozen=True, gc=False):
+    """Outcomes of a hello that the store refused whole, to be written ahead of it.
+
+    One of them is the offender; their tokens give the right to write, with or without an epoch.
+    """
+
+    hello: WorkerHello
+    outcomes: tuple[Ended, ...]
 
 
 class Death(msgspec.Struct, frozen=True, gc=False):

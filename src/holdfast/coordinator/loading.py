@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from holdfast.coordinator.facts import Closed, Death, Hello
+from holdfast.coordinator.facts import Ahead, Closed, Death, Hello
 from holdfast.coordinator.reconcile import lapsed_before
 from holdfast.coordinator.sessions import Session, WorkerSession
 from holdfast.coordinator.turn import Item, Turn
@@ -54,6 +54,9 @@ def _named(turn: Turn, items: Iterable[Item]) -> tuple[dict[bytes, None], dict[s
                     wanted[spec.id] = None
         elif isinstance(message, Watch):
             wanted.update((task, None) for task in message.tasks if task not in cached)
+        elif isinstance(message, Ahead):
+            named = [outcome.task for outcome in message.outcomes]
+            wanted.update((task, None) for task in named if task not in cached)
         elif isinstance(message, Hello):
             named = [*(held.task for held in message.hello.held)]
             named += [outcome.task for outcome in message.outcomes]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from holdfast.coordinator import tasks
-from holdfast.coordinator.facts import Death, Hello
+from holdfast.coordinator.facts import Ahead, Death, Hello
 from holdfast.coordinator.sessions import WorkerSession
 from holdfast.coordinator.state import CoordinatorState
 from holdfast.coordinator.turn import Turn
@@ -93,6 +93,14 @@ def hello(
     )
     for answer in rest:
         turn.say(session, Answered(answer.task, answer.token, answer.answer))
+
+
+def ahead(turn: Turn, part: Ahead) -> None:
+    """Write outcomes of a hello that was refused whole, unless a newer hello came meanwhile."""
+    same = turn.state.known(part.hello.identity)
+    if admit(part.hello, same=same, namesake=None) is Admission.WELCOME:
+        for outcome in part.outcomes:
+            tasks.settle(turn, outcome)
 
 
 def _pages(

@@ -5,6 +5,7 @@ An offender is answered with the store's error; what was beside it is decided ag
 
 from __future__ import annotations
 
+from holdfast.coordinator.facts import Ahead, Hello
 from holdfast.coordinator.turn import Item
 from holdfast.errors import StoreRefusedError
 from holdfast.model.messages import Ended, Refused, Submit, View
@@ -27,6 +28,14 @@ def parts_of(items: list[Item], error: StoreRefusedError) -> list[list[Item]]:
         middle = len(message.specs) // 2
         halves = (message.specs[:middle], message.specs[middle:])
         return [[(session, Submit(specs, message.again))] for specs in halves]
+    if isinstance(message, Ahead) and len(message.outcomes) > 1:
+        middle = len(message.outcomes) // 2
+        pages = (message.outcomes[:middle], message.outcomes[middle:])
+        return [[(session, Ahead(message.hello, page))] for page in pages]
+    if isinstance(message, Hello) and message.outcomes and not message.tried:
+        ahead = Ahead(message.hello, message.outcomes)
+        whole = Hello(message.hello, message.outcomes, tried=True)
+        return [[(session, ahead)], [(session, whole)]]
     return answer(items[0], error)
 
 
@@ -39,8 +48,13 @@ def answer(item: Item, error: StoreRefusedError) -> list[list[Item]]:
         session.send(Refused(message.specs[0].id, "invalid_input", str(error)))
         return []
     if isinstance(message, Ended) and message.kind is not OutcomeKind.INVALID:
-        failure = Failure(types=("holdfast.errors.StoreRefusedError",), message=str(error))
-        invalid = Ended(message.task, message.token, OutcomeKind.INVALID, failure=failure)
-        return [[(session, invalid)]]
+        return [[(session, _invalid(message, error))]]
+    if isinstance(message, Ahead) and message.outcomes[0].kind is not OutcomeKind.INVALID:
+        return [[(session, Ahead(message.hello, (_invalid(message.outcomes[0], error),)))]]
     session.close(f"the store refuses its {type(message).__name__}")
     return []
+
+
+def _invalid(outcome: Ended, error: StoreRefusedError) -> Ended:
+    failure = Failure(types=("holdfast.errors.StoreRefusedError",), message=str(error))
+    return Ended(outcome.task, outcome.token, OutcomeKind.INVALID, failure=failure)
