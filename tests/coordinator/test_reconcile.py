@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from holdfast.coordinator import reconcile
-from holdfast.coordinator.facts import Closed, Death
+from holdfast.coordinator.facts import Closed, Death, Tick
 from holdfast.errors import StoreFullError
 from holdfast.model.messages import (
     Answered,
     Assign,
     Ended,
     Goodbye,
+    HeldLease,
     HelloMore,
     LeaseAnswer,
+    SetWanted,
     Started,
     StopOrder,
     View,
+    WishTold,
     WorkerWelcome,
 )
 from holdfast.model.outcome import Answer, OutcomeKind
-from holdfast.model.task import Lease, Owed, Phase, State
+from holdfast.model.task import Lease, Owed, Phase, State, Wanted
 from tests.coordinator.stage import DONE, Client, Stage, Worker, ended, held, perform
 
 
@@ -252,6 +257,52 @@ def test_silence_counts_after_the_lease_only() -> None:
         assert (life.state, life.owed) == (State.QUEUED, Owed.UNHEARD)
         await worker.until_closed()
         assert stage.coordinator.state.sessions == {}
+
+    perform(play)
+
+
+def test_a_hello_and_a_tick_of_one_turn_are_no_silence() -> None:
+    async def play(stage: Stage) -> None:
+        worker, client, (order,) = await _running(stage)
+        await worker.leave()
+        await stage.ticks(10)
+        stage.store.gate = asyncio.Event()
+        await client.submit(stage.spec(queue="other"))
+        await stage.store.reached.wait()
+        back = Worker(stage.dial())
+        await back.send(
+            stage.hello("w", held=(HeldLease(order.task, order.token, Phase.STARTED, 0),))
+        )
+        await stage.quiet()
+        stage.clock.pass_by(1.0)
+        stage.coordinator.post(None, Tick(1.0))
+        stage.store.gate.set()
+        await back.next(WorkerWelcome)
+        await stage.quiet()
+        assert (await stage.row(order.task)).life.lease is Lease.HELD
+        assert [event.kind for event in await stage.events(order.task)] == []
+
+    perform(play)
+
+
+def test_a_wish_that_comes_with_the_hello_of_its_worker_is_told() -> None:
+    async def play(stage: Stage) -> None:
+        worker, client, (order,) = await _running(stage)
+        await worker.leave()
+        stage.store.gate = asyncio.Event()
+        await client.submit(stage.spec(queue="other"))
+        await stage.store.reached.wait()
+        back = Worker(stage.dial())
+        await back.send(
+            stage.hello("w", held=(HeldLease(order.task, order.token, Phase.STARTED, 0),))
+        )
+        await stage.quiet()
+        await client.send(SetWanted(1, order.task, Wanted.CANCEL))
+        await stage.quiet()
+        stage.store.gate.set()
+        await back.next(WorkerWelcome)
+        told = await back.next(WishTold)
+        assert (told.token, told.wanted, told.wish) == (order.token, Wanted.CANCEL, 1)
 
     perform(play)
 

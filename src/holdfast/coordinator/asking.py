@@ -69,8 +69,12 @@ class Questions:
         row = self._coordinator.state.workers.get(report.identity)
         if row is None:
             return False
+        if row.incarnation != report.incarnation:
+            # It is late for whom the newer life replaced; the turn counts it.
+            return True
         facts = msgspec.msgpack.decode(row.facts, type=Facts)
-        return hmac.compare_digest(facts.last_word.encode(), last_word.encode())
+        known = (word for word in (facts.last_word, facts.former_word) if word)
+        return any(hmac.compare_digest(word.encode(), last_word.encode()) for word in known)
 
     async def find(self, text: str) -> Task:
         """Return the one task whose id begins with a prefix.

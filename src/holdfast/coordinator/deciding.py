@@ -88,11 +88,11 @@ def _from_worker(turn: Turn, session: WorkerSession, message: object, terms: Ter
 
 def _closed(turn: Turn, session: WorkerSession) -> None:
     """The socket was read to its end; a death that was told of can be judged now."""
-    current = turn.state.sessions.get(session.identity) in (None, session)
     turn.dismiss(session, "its socket closed")
+    replaced = turn.session(session.identity) is not None
     report = turn.state.reported.get(session.identity)
     # The report stays until the next hello: this turn may have to be decided once more.
-    if current and report is not None and report.incarnation == session.incarnation:
+    if not replaced and report is not None and report.incarnation == session.incarnation:
         reconcile.death(turn, report)
 
 
@@ -106,8 +106,8 @@ def _view(turn: Turn, session: WorkerSession, view: View) -> None:
 
 def _death(turn: Turn, death: Death) -> None:
     """Judge a death once all that the dead one said was read."""
-    session = turn.state.sessions.get(death.identity)
-    if session is not None and session.incarnation == death.incarnation and not session.closed:
+    session = turn.session(death.identity)
+    if session is not None and session.incarnation == death.incarnation:
         turn.state.reported[death.identity] = death
     else:
         reconcile.death(turn, death)
@@ -125,7 +125,7 @@ def _tick(turn: Turn, tick: Tick, terms: Terms) -> None:
             session.heard = min(session.heard + deaf, turn.now)
     state.swept = turn.now
     for identity in dict.fromkeys([*state.held, *state.sessions]):
-        present = state.sessions.get(identity)
+        present = turn.session(identity)
         heard = state.heard.get(identity, 0.0)
         if present is not None:
             heard = max(heard, present.heard)

@@ -21,7 +21,14 @@ from holdfast.errors import (
     StoreDoubtError,
     StoreRefusedError,
 )
-from holdfast.model.limits import FRAME_BYTES_MAX, HELLO_BYTES_MAX
+from holdfast.model.limits import (
+    CONCURRENT_SLOTS_MAX,
+    FRAME_BYTES_MAX,
+    HELLO_BYTES_MAX,
+    NAME_BYTES_MAX,
+    OFFER_WORDS_MAX,
+    SLOTS_MAX,
+)
 from holdfast.model.messages import (
     PROTOCOL,
     Ask,
@@ -296,9 +303,22 @@ class Gateway:
         seconds = min(1.0, self._coordinator.terms.lease_seconds / 10)
         while True:
             await asyncio.sleep(seconds)
-            self._coordinator.look_at_room()
+            try:
+                self._coordinator.look_at_room()
+            except OSError as error:
+                # A disk that cannot be asked must not stop the time.
+                _LOG.error("the disk's room cannot be seen: %s", error)
             self._coordinator.post(None, Tick(seconds))
             self.beat()
+
+    @property
+    def short(self) -> bool:
+        """Whether the disk has no room for what is new."""
+        return self._coordinator.short
+
+    async def ready(self) -> None:
+        """Wait until the store was read: before that, nothing can be told true from false."""
+        await self._coordinator.ready.wait()
 
     def death(self, report: Death, last_word: str) -> bool:
         """Take a guard's report; False where its one-use token is not the one we gave."""
@@ -322,9 +342,14 @@ def _parts(message: object) -> Iterator[object]:
 
 def _check_offer(hello: WorkerHello) -> None:
     """Refuse absurd numbers before they reach a turn."""
-    if not (0 < hello.slots <= 10_000 and 0 <= hello.concurrent_slots <= 100_000):
+    if not (0 < hello.slots <= SLOTS_MAX and 0 <= hello.concurrent_slots <= CONCURRENT_SLOTS_MAX):
         raise ProtocolError(f"slots={hello.slots}, concurrent_slots={hello.concurrent_slots}")
     if not (0 < hello.incarnation < 1 << 62 and 0 < hello.number < 1 << 62):
         raise ProtocolError(f"incarnation={hello.incarnation}, number={hello.number}")
+    if not 0 <= hello.pid < 1 << 31:
+        raise ProtocolError(f"pid={hello.pid}")
+    words = (hello.identity, hello.name, hello.host, hello.boot, *hello.queues, *hello.tags)
+    if len(words) > OFFER_WORDS_MAX or any(len(word) > NAME_BYTES_MAX for word in words):
+        raise ProtocolError("the names, queues or tags of a worker are too many or too long")
     if not hello.identity or not hello.name or "\x00" in hello.identity + hello.name:
         raise ProtocolError("a worker has an identity and a name")

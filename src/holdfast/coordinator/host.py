@@ -19,7 +19,7 @@ from types import TracebackType
 from holdfast.coordinator.gateway import Gateway
 from holdfast.coordinator.service import Coordinator
 from holdfast.coordinator.telling import unfinished
-from holdfast.errors import ConfigurationError
+from holdfast.errors import ConfigurationError, HoldfastError
 from holdfast.observe import logger
 from holdfast.ports import StoreReader
 
@@ -27,7 +27,8 @@ _LOG = logger("host")
 _LOOK_SECONDS = 0.5
 _RESPAWN_SECONDS = (0.0, 0.2, 1.0, 5.0)
 _STEADY_SECONDS = 30.0
-_STOP_SECONDS = 8.0
+_STOP_SECONDS = 35.0
+"""Longer than a worker waits for what it runs."""
 _LOCK_SECONDS = 0.3
 _LOCK_LOOK_SECONDS = 0.02
 
@@ -74,13 +75,16 @@ class Hand:
     """One worker that this coordinator keeps alive beside itself.
 
     `command` starts it. A worker of a former coordinator may still live: it holds the lock of its
-    home, and is left alone until that is free.
+    home, and is left alone until that is free. `umask` is what the user's own files get.
     """
 
-    def __init__(self, command: Sequence[str], home: Path, *, directory: Path) -> None:
+    def __init__(
+        self, command: Sequence[str], home: Path, *, directory: Path, umask: int = -1
+    ) -> None:
         self._command = list(command)
         self._home = home
         self._directory = directory
+        self._umask = umask
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
         self._next = 0.0
@@ -102,6 +106,7 @@ class Hand:
                 cwd=self._directory,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
+                umask=self._umask,
             )
 
     def _is_held(self) -> bool:
@@ -152,6 +157,7 @@ class Host:
         self._hands = hands
         self._linger_seconds = linger_seconds
         self._stop = stop
+        self._hurried = False
 
     async def watch(self) -> None:
         """Look after the hands and after our own end, for ever. `linger_seconds` 0: no end."""
@@ -159,23 +165,31 @@ class Host:
         needed = clock.monotonic()
         while True:
             now = clock.monotonic()
-            for hand in self._hands:
-                hand.look(now)
-            if self._gateway.clients or not self._linger_seconds:
-                needed = now
-            elif now - needed >= self._linger_seconds:
-                if not unfinished(await self._reader.counts()):
-                    self._stop()
-                needed = now
+            try:
+                for hand in self._hands:
+                    hand.look(now)
+                if self._gateway.clients or not self._linger_seconds:
+                    needed = now
+                elif now - needed >= self._linger_seconds:
+                    if not unfinished(await self._reader.counts()):
+                        self._stop()
+                    needed = now
+            except (OSError, HoldfastError) as error:
+                # No process, or no answer of the store, can be had now; we look again.
+                _LOG.error("the workers beside us cannot be looked after: %s", error)
             await asyncio.sleep(_LOOK_SECONDS)
 
+    def hurry(self) -> None:
+        """Wait for nobody any more: who asks twice means now."""
+        self._hurried = True
+
     async def dismiss(self) -> None:
-        """Let the hands leave in order, and end those that do not within a bound."""
+        """Let the hands leave in order, and end those that do not within a bound, or in a hurry."""
         for hand in self._hands:
             hand.ask_to_leave()
         deadline = self._coordinator.clock.monotonic() + _STOP_SECONDS
         while not all(hand.gone for hand in self._hands):
-            if self._coordinator.clock.monotonic() > deadline:
+            if self._hurried or self._coordinator.clock.monotonic() > deadline:
                 for hand in self._hands:
                     hand.kill()
                 return

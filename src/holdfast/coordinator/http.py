@@ -77,6 +77,7 @@ class Routes:
         except (msgspec.MsgspecError, ValueError) as error:
             await _answer(send, 400, {"error": str(error)})
             return
+        await self._gateway.ready()
         if self._gateway.death(death, report.last_word):
             await _answer(send, 202, {"taken": True})
         else:
@@ -99,6 +100,10 @@ class Routes:
         length = dict(scope["headers"]).get(b"content-length", b"0")
         if not length.isdigit() or int(length) > PAYLOAD_BYTES_MAX:
             await _answer(send, 413, {"error": f"over {PAYLOAD_BYTES_MAX} bytes"})
+            return
+        if self._gateway.short:
+            # What is left is for the outcomes of tasks that run.
+            await _answer(send, 507, {"error": "the coordinator's disk has no room"})
             return
         try:
             payload = await self._blobs.put(_body(receive), bytes_max=PAYLOAD_BYTES_MAX)

@@ -16,7 +16,7 @@ from holdfast.coordinator.state import CoordinatorState
 from holdfast.coordinator.turn import Turn
 from holdfast.core import lease
 from holdfast.core.lifecycle import Judgement
-from holdfast.core.session import Admission, admit
+from holdfast.core.session import Admission, Known, admit
 from holdfast.model.messages import (
     PROTOCOL,
     Answered,
@@ -50,6 +50,8 @@ class Facts(msgspec.Struct, frozen=True):
     python: str
     version: str
     last_word: str
+    former_word: str = ""
+    """That of the hello before: the guard may not have heard the newer one yet."""
 
 
 def hello(
@@ -75,7 +77,7 @@ def hello(
     settled: dict[bytes, None] = {outcome.token: None for outcome in whole.outcomes}
     answers += [_lease_answer(turn, said, held) for held in said.held if held.token not in settled]
     _lapse_unnamed(turn, said, settled)
-    turn.workers[said.identity] = _row(turn, session)
+    turn.workers[said.identity] = _row(turn, session, same)
     turn.welcomed.append((session, tuple(answers)))
     welcomed, rest = _pages(said, answers)
     turn.say(
@@ -128,8 +130,12 @@ def _refuse(turn: Turn, session: WorkerSession, verdict: Admission) -> None:
     turn.dismiss(session, goodbye.text)
 
 
-def _row(turn: Turn, session: WorkerSession) -> WorkerRow:
+def _row(turn: Turn, session: WorkerSession, same: Known | None) -> WorkerRow:
     said = session.hello
+    former_word = ""
+    if same is not None and same.incarnation == said.incarnation:
+        row = turn.workers.get(said.identity) or turn.state.workers[said.identity]
+        former_word = msgspec.msgpack.decode(row.facts, type=Facts).last_word
     facts = Facts(
         slots=said.slots,
         concurrent_slots=said.concurrent_slots,
@@ -142,6 +148,7 @@ def _row(turn: Turn, session: WorkerSession) -> WorkerRow:
         python=said.python,
         version=said.version,
         last_word=session.last_word,
+        former_word=former_word,
     )
     return WorkerRow(
         identity=said.identity,
@@ -234,8 +241,8 @@ def lapsed_before(state: CoordinatorState, fact: Death) -> list[tuple[bytes, byt
 
 
 def _close(turn: Turn, identity: str, reason: str) -> None:
-    session = turn.state.sessions.get(identity)
-    if session is not None and turn.is_current(session):
+    session = turn.session(identity)
+    if session is not None:
         turn.dismiss(session, reason)
 
 

@@ -130,8 +130,8 @@ def set_wanted(turn: Turn, session: Session, message: SetWanted) -> None:
 def tell_wish(turn: Turn, task: Task) -> None:
     """Tell the worker that holds a task what is wanted of it."""
     life = task.life
-    session = turn.state.sessions.get(life.worker)
-    if session is not None and turn.is_current(session):
+    session = turn.session(life.worker)
+    if session is not None:
         turn.say(
             session,
             WishTold(task.spec.id, life.token, life.wanted, life.wish),

@@ -120,6 +120,14 @@ class Turn:
             return row.epoch == session.epoch
         return self.state.sessions.get(session.identity) is session
 
+    def session(self, identity: str) -> WorkerSession | None:
+        """Return a worker's session as this turn sees it: that of its newest hello."""
+        for session, _ in reversed(self.welcomed):
+            if session.identity == identity:
+                return None if session in self.dismissed else session
+        known = self.state.sessions.get(identity)
+        return known if known is not None and self.is_current(known) else None
+
     # What is decided.
 
     def insert(self, task: Task) -> None:

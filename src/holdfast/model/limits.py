@@ -32,6 +32,11 @@ FREE_RETURNS_MAX = 100
 UNHEARD_MAX = 5
 """Free lapses on silence alone: later ones are losses, because nobody knows what ran."""
 
+# What one worker may offer; all its leases have to fit one hello and one welcome.
+SLOTS_MAX = 1_000
+CONCURRENT_SLOTS_MAX = 2_000
+OFFER_WORDS_MAX = 1_000
+
 # Coordinator.
 INBOX_MESSAGES_MAX = 20_000
 TURN_MESSAGES_MAX = 2_000

@@ -6,6 +6,7 @@ Plain ASGI 3 without a framework. It knows neither sessions nor routes: both are
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
+from ipaddress import ip_address
 from typing import Any
 
 from holdfast.errors import ChannelClosedError
@@ -25,9 +26,12 @@ _REASON_BYTES_MAX = 120
 
 
 class AsgiChannel:
-    """An accepted WebSocket of an ASGI server, as a `Channel`. One task reads, one writes."""
+    """An accepted WebSocket of an ASGI server, as a `Channel`. One task reads, one writes.
 
-    __slots__ = ("_closed", "_receive", "_send", "peer")
+    What the peer had sent is read to its end, also after a send failed or we closed.
+    """
+
+    __slots__ = ("_closed", "_ended", "_receive", "_send", "peer")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         client = scope.get("client")
@@ -35,6 +39,7 @@ class AsgiChannel:
         self._receive = receive
         self._send = send
         self._closed = False
+        self._ended = False
 
     async def send(self, frame: bytes) -> None:
         """Send one frame; waits while the peer is slow. Raises ChannelClosedError."""
@@ -49,11 +54,11 @@ class AsgiChannel:
 
     async def receive(self) -> bytes:
         """Return the next frame. Raises ChannelClosedError."""
-        if self._closed:
+        if self._ended:
             raise ChannelClosedError(f"{self.peer}: closed")
         event = await self._receive()
         if event["type"] != "websocket.receive":
-            self._closed = True
+            self._closed = self._ended = True
             code, reason = event.get("code", 1005), event.get("reason") or "gone"
             raise ChannelClosedError(f"{self.peer}: {reason} ({code})")
         frame: bytes | None = event.get("bytes")
@@ -87,7 +92,9 @@ def asgi_app(serve_channel: ServeChannel, http: AsgiApp) -> AsgiApp:
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
-        if kind == "http":
+        if kind in ("http", "websocket") and _is_foreign(scope):
+            await _refuse(scope, receive, send)
+        elif kind == "http":
             await http(scope, receive, send)
         elif kind == "websocket":
             await _websocket(scope, receive, send, serve_channel)
@@ -95,6 +102,35 @@ def asgi_app(serve_channel: ServeChannel, http: AsgiApp) -> AsgiApp:
             await _lifespan(receive, send)
 
     return app
+
+
+def _is_foreign(scope: Scope) -> bool:
+    """Whether a web page may be behind a request: it names an origin, or a host that is not ours.
+
+    A page of any site can dial a loopback address, also under a name of its own.
+    """
+    headers = dict(scope["headers"])
+    if b"origin" in headers:
+        return True
+    host = headers.get(b"host", b"").decode("latin-1")
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    return name != "localhost" and not _is_loopback(name)
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close", "code": _CLOSE_OK})
+        return
+    await send({"type": "http.response.start", "status": 403, "headers": []})
+    await send({"type": "http.response.body", "body": b"not from a web page"})
 
 
 async def _websocket(scope: Scope, receive: Receive, send: Send, serve: ServeChannel) -> None:

@@ -38,10 +38,12 @@ async def coordinate(settings: CoordinatorSettings) -> None:
     from holdfast.coordinator.host import StateLock
 
     sys.setswitchinterval(_SWITCH_SECONDS)
+    # Payloads are the user's; the files that tasks make keep the user's own mask.
+    umask = os.umask(0o077)
     with StateLock(settings.state_dir):
         sockets, urls = _listen(settings)
         # Workers start while we still import what a coordinator needs; their dials wait.
-        hands = _hands(settings, urls[0])
+        hands = _hands(settings, urls[0], umask=umask)
         await _run(settings, sockets, urls, _assemble(settings, hands))
 
 
@@ -56,7 +58,7 @@ class _Parts:
     stop: asyncio.Event
 
 
-def _hands(settings: CoordinatorSettings, url: str) -> list[Hand]:
+def _hands(settings: CoordinatorSettings, url: str, *, umask: int) -> list[Hand]:
     from holdfast.clock import SystemClock
     from holdfast.coordinator.host import Hand
 
@@ -64,7 +66,8 @@ def _hands(settings: CoordinatorSettings, url: str) -> list[Hand]:
     hands = []
     for number in range(settings.workers):
         home = settings.state_dir.resolve() / f"worker-{number}"
-        hands.append(Hand(_worker_command(settings, url, home), home, directory=Path.cwd()))
+        command = _worker_command(settings, url, home)
+        hands.append(Hand(command, home, directory=Path.cwd(), umask=umask))
         hands[-1].look(now)
     return hands
 
@@ -123,16 +126,21 @@ async def _run(
     from holdfast.transports.asgi import asgi_app
     from holdfast.transports.serving import serve
 
-    stop, started = parts.stop, asyncio.Event()
-    on_signals(stop.set)
+    stop, started, closing = parts.stop, asyncio.Event(), asyncio.Event()
+    on_signals(lambda: parts.host.hurry() if stop.is_set() else stop.set())
     await parts.blobs.open()
     tasks = TaskSet(logger("coordinator"))
     heart = tasks.watched("coordinator", parts.coordinator.run())
     heart.add_done_callback(lambda _: stop.set())
-    tasks.start("sweeper", parts.gateway.sweep())
-    tasks.start("host", parts.host.watch())
+    others = [
+        tasks.watched("sweeper", parts.gateway.sweep()),
+        tasks.watched("host", parts.host.watch()),
+    ]
+    for each in others:
+        # Nobody would judge silence, or keep workers alive: better to end and say why.
+        each.add_done_callback(lambda _: stop.set())
     app = asgi_app(parts.gateway.serve, Routes(parts.gateway, parts.blobs))
-    serving = tasks.watched("server", serve(app, sockets=sockets, stop=stop, started=started))
+    serving = tasks.watched("server", serve(app, sockets=sockets, stop=closing, started=started))
     serving.add_done_callback(lambda _: started.set())
     await started.wait()
     _announce(settings, urls)
@@ -140,14 +148,17 @@ async def _run(
         await stop.wait()
     finally:
         endpoint.withdraw(settings.state_dir, os.getpid())
+        # Workers deliver what they finish while they leave; then the door is closed.
         await parts.host.dismiss()
+        closing.set()
         await parts.gateway.close()
         await serving
         await tasks.cancel()
         await parts.reader.close()
         await parts.store.close()
-    if heart.done() and not heart.cancelled():
-        heart.result()
+    for ended in (heart, *others):
+        if ended.done() and not ended.cancelled():
+            ended.result()
 
 
 def _announce(settings: CoordinatorSettings, urls: list[str]) -> None:
