@@ -125,10 +125,11 @@ def _tick(turn: Turn, tick: Tick, terms: Terms) -> None:
             session.heard = min(session.heard + deaf, turn.now)
     state.swept = turn.now
     for identity in dict.fromkeys([*state.held, *state.sessions]):
-        present = turn.session(identity)
         heard = state.heard.get(identity, 0.0)
-        if present is not None:
-            heard = max(heard, present.heard)
+        # The one that this turn welcomes, and the one that it may have closed, both were heard.
+        for known in (turn.session(identity), state.sessions.get(identity)):
+            if known is not None:
+                heard = max(heard, known.heard)
         if turn.now - heard > terms.lease_seconds:
             reconcile.silence(turn, identity)
     for present in state.sessions.values():

@@ -71,6 +71,8 @@ def hello(
     if verdict is not Admission.WELCOME or late_in_turn:
         _refuse(turn, session, Admission.LATE if late_in_turn else verdict)
         return
+    # It was heard before, but silence counts from here: in between we may not have listened.
+    session.heard = turn.now
     session.epoch = max(same.epoch if same else 0, row.epoch if row else 0) + 1
     session.last_word = turn.rng.randbytes(_LAST_WORD_BYTES).hex()
     answers = [_outcome_answer(turn, said, outcome) for outcome in whole.outcomes]
