@@ -260,4 +260,7 @@ def _judge(turn: Turn, task: Task, token: bytes, judgement: Judgement) -> None:
     step = lease.judged(task.life, token, judgement, now_ms=turn.now_ms)
     if step.life is not task.life:
         after = turn.put_back(task, step.life)
-        turn.tell(_STORIES.get(judgement, judgement.text), after, detail=after.life.owed.text)
+        if token == task.life.token:
+            turn.tell(_STORIES.get(judgement, judgement.text), after, detail=after.life.owed.text)
+        else:
+            turn.tell("former run charged", after, detail="its guard told late that it had begun")
