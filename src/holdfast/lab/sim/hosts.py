@@ -1,0 +1,287 @@
+"""Hosts: where the real coordinator and the real workers live, die, and are started again.
+
+Owns the life of each process and what outlives it on its host: clock, disk, guard. It builds the
+product's own shells over simulated ports, and nothing else of the product.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+
+from holdfast.coordinator.asking import Questions
+from holdfast.coordinator.facts import Death
+from holdfast.coordinator.gateway import Gateway
+from holdfast.coordinator.service import Coordinator
+from holdfast.core.peer import Offer
+from holdfast.errors import StoreDoubtError, StoreFullError
+from holdfast.lab.sim.clock import HostTime, SimClock
+from holdfast.lab.sim.disk import Blobs, SimFiles, SimHome, SimSpool, WorkerDisk
+from holdfast.lab.sim.engine import SimEngine
+from holdfast.lab.sim.guard import KILL_SECONDS, SimGuard
+from holdfast.lab.sim.loop import Party, SimCrash
+from holdfast.lab.sim.network import End, SimDialer
+from holdfast.lab.sim.plan import COORDINATOR, WorkerPlan, stream
+from holdfast.lab.sim.stage import Stage
+from holdfast.lab.sim.storage import DiskState, FaultyStore, SimRoom, StoreWatch, kinds_of
+from holdfast.observe import Counters, TaskSet, logger
+from holdfast.stores.connections import memory_disk
+from holdfast.stores.reader import SQLiteReader
+from holdfast.stores.sqlite import SQLiteStore
+from holdfast.worker.agent import Agent, World
+
+STORE_ID = "simulated"
+SPAWN_SECONDS = 0.05
+"""How long a supervisor takes to start a process again that ended by itself."""
+MEND_SECONDS = 5.0
+"""How long it takes after an error of ours, which would come again at once."""
+DRAIN_SECONDS = 1.0
+
+
+class CoordinatorHost:
+    """The host of the coordinator: its database, its disk's faults, and one process at a time."""
+
+    def __init__(self, stage: Stage, watch: StoreWatch) -> None:
+        self._stage = stage
+        self._watch = watch
+        self._lives = 0
+        self._down_until = 0.0
+        self.time = HostTime(stage.stream("coordinator host"))
+        self.disk = DiskState()
+        self.database: sqlite3.Connection = memory_disk()
+        self.party: Party | None = None
+        self._gateway: Gateway | None = None
+        self._sessions: TaskSet | None = None
+        self._ready: asyncio.Event | None = None
+
+    def start(self) -> None:
+        """Start a process."""
+        stage = self._stage
+        self._lives += 1
+        self.party = party = Party(COORDINATOR, "coordinator")
+        stage.records.started_coordinator(stage.loop.time())
+        stage.history.add(COORDINATOR, f"starts, life {self._lives}")
+        party.run(self._build, party)
+
+    def _build(self, party: Party) -> None:
+        stage, rng = self._stage, stream(self._stage.plan.seed, f"coordinator {self._lives}")
+        store = FaultyStore(
+            SQLiteStore(self.database, inline=True, store_id=STORE_ID),
+            self.disk,
+            party,
+            loop=stage.loop,
+            rng=rng,
+            points=stage.points,
+            watch=self._watch,
+            kinds=kinds_of,
+        )
+        coordinator = Coordinator(
+            store=store,
+            clock=SimClock(stage.loop, self.time, party),
+            rng=rng,
+            lease_seconds=stage.plan.lease_seconds,
+            beat_seconds=stage.plan.beat_seconds,
+            room=SimRoom(self.disk, stage.loop),
+            counters=Counters(),
+        )
+        self._ready = coordinator.ready
+        reader = SQLiteReader(self.database, inline=True)
+        self._gateway = Gateway(
+            coordinator, Questions(coordinator, reader), python="3.11", version="sim"
+        )
+        self._sessions = tasks = TaskSet(logger("sim"))
+        heart = tasks.watched("coordinator", coordinator.run())
+        heart.add_done_callback(self._ended, context=stage.loop.world)
+        tasks.start("sweeper", self._gateway.sweep())
+        stage.net.listen(party, self._accept)
+
+    def _accept(self, far: End) -> None:
+        assert self._gateway is not None
+        assert self._sessions is not None
+        self._sessions.start(f"session of {far.peer}", self._gateway.serve(far))
+
+    def _ended(self, heart: asyncio.Task[None]) -> None:
+        """The process ended by itself, and a supervisor restarts it.
+
+        It may where its store fails before it serves anybody; later that is an error of ours.
+        """
+        error = None if heart.cancelled() else heart.exception()
+        if self.party is None or self.party.dead or isinstance(error, SimCrash):
+            return
+        now, serves = self._stage.loop.time(), self._ready is not None and self._ready.is_set()
+        self._stage.history.add(COORDINATOR, f"ends: {error!r}")
+        if serves or not isinstance(error, StoreDoubtError | StoreFullError):
+            self._stage.records.blame(f"{now:.3f} coordinator ended: {error!r}")
+            self.crash(MEND_SECONDS)
+        else:
+            self.crash(SPAWN_SECONDS)
+
+    def crash(self, seconds: float) -> None:
+        """Let the process die now, and start another one so much later."""
+        party, stage = self.party, self._stage
+        if party is None or party.dead:
+            return
+        stage.history.add(COORDINATOR, "dies")
+        stage.loop.kill(party)
+        stage.net.drop(party)
+        self._down_until = stage.loop.time() + seconds
+        stage.loop.later(seconds, self._again)
+
+    def _again(self) -> None:
+        if self.party is not None and self.party.dead and not self._stage.over:
+            self.start()
+
+    def stall(self, seconds: float) -> bool:
+        """Freeze the process; False where none lives."""
+        party, loop = self.party, self._stage.loop
+        if party is None or party.dead:
+            return False
+        loop.stall(party, seconds)
+        self._stage.records.stalls.append((loop.time(), loop.time() + seconds))
+        return True
+
+    @property
+    def answers(self) -> bool:
+        """Whether a process lives and is not frozen."""
+        return self.party is not None and not self.party.dead and not self.party.stalled
+
+    def tell(self, death: Death, word: str, answered: Callable[[], None]) -> None:
+        """Bring a guard's report to the process, if one lives."""
+        party = self.party
+        if party is not None and not party.dead:
+            loop = self._stage.loop
+            loop.call_soon(self._take, party, death, word, answered, context=party.context)
+
+    def _take(self, party: Party, death: Death, word: str, answered: Callable[[], None]) -> None:
+        if party is self.party and self._gateway is not None:
+            # Refused or taken: either is an answer, and a guard asks once.
+            self._gateway.death(death, word)
+            answered()
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self.database.close()
+
+
+class WorkerHost:
+    """One worker's host: its disk, its clock, and one process at a time."""
+
+    def __init__(
+        self, stage: Stage, plan: WorkerPlan, blobs: Blobs, coordinator: CoordinatorHost
+    ) -> None:
+        self._stage = stage
+        self._blobs = blobs
+        self._coordinator = coordinator
+        self.plan = plan
+        self.name = plan.name
+        self.time = HostTime(stage.stream(f"{plan.name} host"))
+        self.disk = WorkerDisk(plan.name)
+        self.party: Party | None = None
+        self.engine: SimEngine | None = None
+        self._agent: Agent | None = None
+        self._guard: SimGuard | None = None
+        self._lives = 0
+
+    def start(self) -> None:
+        """Start a process."""
+        self._lives += 1
+        self.party = party = Party(self.name, "worker")
+        self._stage.history.add(self.name, f"starts, life {self._lives}")
+        party.run(self._build, party)
+
+    def _build(self, party: Party) -> None:
+        stage, plan = self._stage, self.plan
+        rng = stream(stage.plan.seed, f"{self.name} {self._lives}")
+        self.engine = SimEngine(
+            stage.loop,
+            party,
+            self.disk,
+            rng=rng,
+            witness=stage.witness,
+            incarnation=self.disk.incarnation + 1,
+        )
+        self._guard = SimGuard(stage.loop, party, rng)
+        files = SimFiles(
+            self.disk, self._blobs, party, rng=rng, reachable=self._reaches_coordinator
+        )
+        world = World(
+            dialers={"sim": SimDialer(stage.net, party)},
+            engine=self.engine,
+            guard=self._guard,
+            spool=SimSpool(self.disk, party, rng),
+            shelf=files,
+            transfers=files,
+            home=SimHome(self.disk, party),
+            clock=SimClock(stage.loop, self.time, party),
+            rng=rng,
+            printed=_print_nothing,
+        )
+        offer = Offer(
+            name=self.name,
+            slots=plan.slots,
+            concurrent_slots=plan.concurrent_slots,
+            pull=plan.pull,
+            tags=plan.tags,
+            host=self.name,
+        )
+        self._agent = Agent(offer, world, counters=Counters())
+        running = TaskSet(logger("sim")).watched(self.name, self._agent.run())
+        running.add_done_callback(self._ended, context=stage.loop.world)
+
+    def _reaches_coordinator(self) -> bool:
+        return self._coordinator.answers and self.name not in self._stage.net.refused
+
+    def _ended(self, running: asyncio.Task[None]) -> None:
+        """The process ended by itself: drained, or by an error of the product."""
+        party, stage = self.party, self._stage
+        if party is None or party.dead:
+            return
+        error = None if running.cancelled() else running.exception()
+        if error is not None and not isinstance(error, SimCrash):
+            stage.records.blame(f"{stage.loop.time():.3f} {self.name} ended: {error!r}")
+        stage.history.add(self.name, "ends in order")
+        self._gone(party)
+        stage.loop.later(SPAWN_SECONDS, self._again)
+
+    def drain(self) -> bool:
+        """Ask the process to leave in order; False where none lives."""
+        party, agent = self.party, self._agent
+        if party is None or party.dead or agent is None:
+            return False
+        self._stage.loop.call_soon(agent.drain, DRAIN_SECONDS, context=party.context)
+        return True
+
+    def crash(self, seconds: float, *, guarded: bool) -> None:
+        """Let the process die now, with its guard where that is not `guarded`."""
+        party, stage, engine, guard = self.party, self._stage, self.engine, self._guard
+        if party is None or party.dead:
+            return
+        stage.history.add(self.name, "dies" if guarded else "dies with its guard")
+        self._gone(party)
+        if guarded and engine is not None and guard is not None:
+            rng = stage.stream(f"{self.name} {self._lives} death")
+            stage.loop.later(rng.uniform(*KILL_SECONDS), self._mourn, engine, guard)
+        stage.loop.later(seconds, self._again)
+
+    def _mourn(self, engine: SimEngine, guard: SimGuard) -> None:
+        """The guard has ended all children; it tells of the death as long as nobody answers."""
+        engine.end("killed")
+        guard.report(self._carry)
+
+    def _carry(self, death: Death, word: str, answered: Callable[[], None]) -> None:
+        if self.name not in self._stage.net.refused:
+            self._coordinator.tell(death, word, answered)
+
+    def _gone(self, party: Party) -> None:
+        self._stage.records.died[self.name, self.disk.incarnation] = self._stage.loop.time()
+        self._stage.loop.kill(party)
+        self._stage.net.drop(party)
+
+    def _again(self) -> None:
+        if self.party is not None and self.party.dead and not self._stage.over:
+            self.start()
+
+
+def _print_nothing(lane: int, error: bool, data: bytes) -> None:
+    """Simulated children print nothing."""

@@ -1,0 +1,184 @@
+"""What goes wrong, done: each fault of the plan at its time, and its repair.
+
+Owns the counting of faults by kind: one counts where it met somebody. Everything is repaired by the
+end of the plan, whatever overlapped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from holdfast.lab.sim.clock import HostTime
+from holdfast.lab.sim.coverage import Point
+from holdfast.lab.sim.hosts import CoordinatorHost, WorkerHost
+from holdfast.lab.sim.loop import Party
+from holdfast.lab.sim.plan import COORDINATOR, Fault, FaultKind
+from holdfast.lab.sim.stage import Stage
+
+
+class Nemesis:
+    """Does the faults of one run."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        coordinator: CoordinatorHost,
+        workers: Mapping[str, WorkerHost],
+        clients: Mapping[str, tuple[Party, HostTime]],
+    ) -> None:
+        self._stage = stage
+        self._coordinator = coordinator
+        self._workers = workers
+        self._clients = clients
+        self._armed: dict[str, Fault] = {}
+        self._cut_off: dict[str, int] = {}
+        """Host → how many partitions of it overlap now."""
+        self._jumps: dict[str, int] = {}
+        self.counts: dict[FaultKind, int] = dict.fromkeys(FaultKind, 0)
+        self._do: dict[FaultKind, Callable[[Fault], bool]] = {
+            FaultKind.CRASH: self._crash,
+            FaultKind.CUT: self._cut,
+            FaultKind.PARTITION: self._partition,
+            FaultKind.STALL: self._stall,
+            FaultKind.CORRUPTION: self._corrupt,
+            FaultKind.CLOCK: self._jump,
+            FaultKind.STORE: self._store,
+            FaultKind.DELAY: self._delay,
+            FaultKind.DRAIN: self._drain,
+        }
+
+    def start(self) -> None:
+        """Set all faults, and the healing after them."""
+        loop, plan = self._stage.loop, self._stage.plan
+        for fault in plan.faults:
+            loop.call_at(fault.at, self._begin, fault, context=loop.world)
+        loop.call_at(plan.heal_at, self._heal, context=loop.world)
+
+    def _begin(self, fault: Fault) -> None:
+        self._stage.history.add(
+            "nemesis",
+            f"{fault.kind.text} {fault.target} {fault.seconds:.3f} {fault.flavour} {fault.number}",
+        )
+        if self._do[fault.kind](fault):
+            self.counts[fault.kind] += 1
+
+    def _heal(self) -> None:
+        """End whatever is left of any fault."""
+        self._stage.history.add("nemesis", "heals all")
+        self._stage.points.disarm()
+        self._armed.clear()
+        self._coordinator.disk.heal()
+        net = self._stage.net
+        for name in list(self._cut_off):
+            net.restore(name, cut=False)
+        self._cut_off.clear()
+        net.slow_until.clear()
+        for host in self._hosts().values():
+            host.mend()
+
+    # Crashes.
+
+    def _crash(self, fault: Fault) -> bool:
+        words = fault.flavour.split()
+        if words and words[0] in ("guarded", "silent"):
+            words = words[1:]
+        if words:
+            when, kind = words[0], " ".join(words[1:])
+            self._armed[fault.target] = fault
+            self._stage.points.arm(fault.target, kind, when, skip=fault.number)
+            # It counts when the point is reached.
+            return False
+        return self._fell(fault)
+
+    def reached(self, party: Party, point: Point) -> None:
+        """A party stands at its deadly point: it dies there."""
+        fault = self._armed.get(party.name)
+        self._stage.history.add("nemesis", f"{party.name} dies {point[2]} {point[1]}")
+        if fault is not None and self._fell(fault):
+            self.counts[FaultKind.CRASH] += 1
+
+    def _fell(self, fault: Fault) -> bool:
+        if fault.target == COORDINATOR:
+            party = self._coordinator.party
+            lives = party is not None and not party.dead
+            self._coordinator.crash(fault.seconds)
+            return lives
+        worker = self._workers[fault.target]
+        lives = worker.party is not None and not worker.party.dead
+        worker.crash(fault.seconds, guarded=not fault.flavour.startswith("silent"))
+        return lives
+
+    # The way.
+
+    def _cut(self, fault: Fault) -> bool:
+        return self._stage.net.cut(fault.target) > 0
+
+    def _corrupt(self, fault: Fault) -> bool:
+        return self._stage.net.corrupt(fault.target, inward=fault.flavour == "inward") > 0
+
+    def _partition(self, fault: Fault) -> bool:
+        ways, hang, end = fault.flavour.split()
+        name = fault.target
+        self._stage.net.silence(
+            name,
+            outward=ways in ("both", "from"),
+            inward=ways in ("both", "to"),
+            hanging=hang == "hanging",
+        )
+        self._cut_off[name] = self._cut_off.get(name, 0) + 1
+        self._stage.loop.later(fault.seconds, self._rejoin, name, end == "cut")
+        return True
+
+    def _rejoin(self, name: str, cut: bool) -> None:
+        left = self._cut_off.get(name, 0) - 1
+        if left > 0:
+            self._cut_off[name] = left
+        elif left == 0:
+            del self._cut_off[name]
+            self._stage.net.restore(name, cut=cut)
+
+    def _delay(self, fault: Fault) -> bool:
+        until = self._stage.loop.time() + fault.seconds
+        self._stage.net.slow_until[fault.target] = (until, fault.number / 1000)
+        return True
+
+    # Hosts.
+
+    def _stall(self, fault: Fault) -> bool:
+        if fault.target == COORDINATOR:
+            return self._coordinator.stall(fault.seconds)
+        worker = self._workers.get(fault.target)
+        party = worker.party if worker is not None else self._clients[fault.target][0]
+        if party is None or party.dead:
+            return False
+        self._stage.loop.stall(party, fault.seconds)
+        return True
+
+    def _jump(self, fault: Fault) -> bool:
+        host = self._hosts()[fault.target]
+        host.jump(fault.number)
+        self._stage.loop.later(fault.seconds, host.mend)
+        return True
+
+    def _hosts(self) -> dict[str, HostTime]:
+        hosts = {COORDINATOR: self._coordinator.time}
+        hosts |= {name: worker.time for name, worker in self._workers.items()}
+        return hosts | {name: time for name, (_, time) in self._clients.items()}
+
+    def _store(self, fault: Fault) -> bool:
+        disk, until = self._coordinator.disk, self._stage.loop.time() + fault.seconds
+        if fault.flavour == "full":
+            disk.full_until = max(disk.full_until, until)
+        elif fault.flavour == "slow":
+            disk.slow_until = max(disk.slow_until, until)
+        elif fault.flavour == "unreadable":
+            disk.unreadable_until = max(disk.unreadable_until, until)
+        elif fault.flavour == "before":
+            disk.doubts_before += fault.number
+        else:
+            disk.doubts_after += fault.number
+        # A slow disk is a delay.
+        return fault.flavour != "slow"
+
+    def _drain(self, fault: Fault) -> bool:
+        return self._workers[fault.target].drain()

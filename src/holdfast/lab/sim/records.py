@@ -1,0 +1,74 @@
+"""What the judge knows of the world: rows as they were committed, who was heard, who died.
+
+Owns the mirror of the database and the measure of silence. It judges nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from holdfast.model.ids import TaskId
+from holdfast.model.task import Life, Spec
+
+VIOLATIONS_MAX = 20
+DECIDING_SECONDS = 0.005
+"""What may pass between the moment that a turn decides for, and its commit."""
+
+
+@dataclass(slots=True)
+class Records:
+    """The mirror of one run."""
+
+    rows: dict[TaskId, Life] = field(default_factory=dict)
+    specs: dict[bytes, Spec] = field(default_factory=dict)
+    tokens: dict[bytes, tuple[bytes, int]] = field(default_factory=dict)
+    """Every token that was ever committed → its task and fence."""
+    spent: dict[bytes, None] = field(default_factory=dict)
+    """Tokens under which nothing can be written any more because an outcome or an end was."""
+    hasty: dict[bytes, str] = field(default_factory=dict)
+    """Tokens that lapsed by a silence that was too short → how short it was."""
+    outages: dict[str, int] = field(default_factory=dict)
+    heard: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Worker → when the coordinator last read a frame of it, and when the one before."""
+    decided: tuple[float, dict[str, tuple[float, float]]] = (0.0, {})
+    """When the turn that is being committed was decided, and who had been heard when by then."""
+    died: dict[tuple[str, int], float] = field(default_factory=dict)
+    """(worker, incarnation) → when it died."""
+    unheard: dict[bytes, None] = field(default_factory=dict)
+    """Tokens that lapsed while nobody could tell whether they had begun."""
+    coordinator_since: float = 0.0
+    stalls: list[tuple[float, float]] = field(default_factory=list)
+    """When the present coordinator was frozen: from, to."""
+    violations: list[str] = field(default_factory=list)
+    recharged: dict[bytes, None] = field(default_factory=dict)
+
+    def blame(self, text: str) -> None:
+        """Note a violation, the first ones only."""
+        if len(self.violations) < VIOLATIONS_MAX:
+            self.violations.append(text)
+
+    def hear(self, worker: str, now: float) -> None:
+        """The coordinator reads a frame of a worker."""
+        self.heard[worker] = (now, self.heard.get(worker, (0.0, 0.0))[0])
+
+    def decide(self, now: float) -> None:
+        """A turn was decided, and goes to the store."""
+        self.decided = (now, dict(self.heard))
+
+    def started_coordinator(self, now: float) -> None:
+        """A coordinator begins to live."""
+        self.coordinator_since = now
+        self.stalls.clear()
+
+    def listened_seconds(self, worker: str, *, grain_seconds: float) -> float:
+        """Return for how long a coordinator had heard nothing of a worker when it decided.
+
+        It notices that it was frozen by its own ticks only: of each time up to `grain_seconds` may
+        escape it.
+        """
+        now, heard = self.decided
+        last, before = heard.get(worker, (0.0, 0.0))
+        # What came while the turn was reading its rows, it could not know.
+        since = max(last if last < now - DECIDING_SECONDS else before, self.coordinator_since)
+        spans = [min(end, now) - max(start, since) for start, end in self.stalls]
+        return now - since - sum(max(0.0, span - grain_seconds) for span in spans)
