@@ -50,8 +50,8 @@ coverage: $(INSTALLED) ## Run all tests and show the lines and branches they mis
 bench: $(INSTALLED) ## Measure speed on this machine
 	@$(BIN)/holdfast bench $(ARGS)
 
-lab: $(INSTALLED) ## Break a running system and judge what it did: make lab ARGS="run SCENARIO"
-	@$(BIN)/holdfast lab $(ARGS)
+lab: $(INSTALLED) ## Kill what works for 90 s and judge what became of it: make lab ARGS="--seed 2"
+	@$(BIN)/python -m holdfast.lab.killtest $(ARGS)
 
 lock: $(INSTALLED) ## Make the pins again; LOCK_ARGS=--upgrade takes the newest versions
 	@$(call compile,dev,--group dev)

@@ -61,7 +61,11 @@ class Nursery:
                     self._reap(descriptor)
 
     def _request(self) -> None:
-        data, descriptors, _, _ = socket.recv_fds(self._control, REQUEST_BYTES_MAX, 4)
+        try:
+            data, descriptors, _, _ = socket.recv_fds(self._control, REQUEST_BYTES_MAX, 4)
+        except ConnectionResetError:
+            # It was killed with words of ours unread.
+            data = b""
         if not data:
             # The supervisor is gone. The guard knows, and ends what is here.
             self._poll.unregister(self._control)

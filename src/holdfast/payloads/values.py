@@ -165,7 +165,7 @@ class _Spill:
         self._size_bytes += size
         if self._size_bytes > PAYLOAD_BYTES_MAX:
             raise BlobTooLargeError(
-                f"{self.what} take more than {PAYLOAD_BYTES_MAX} bytes, the most of one payload "
+                f"{self.what} came to more than {PAYLOAD_BYTES_MAX} bytes, the most of one payload "
                 f"({self._size_bytes} bytes so far). Write large data to storage of your own and "
                 f"pass its name"
             )

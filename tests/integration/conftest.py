@@ -1,0 +1,92 @@
+"""A fleet of real processes for these tests, and the witness of what their tasks did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from holdfast import wiring
+from holdfast.client.client import Client
+from holdfast.lab.cluster import Cluster
+from holdfast.lab.witness import Run, WitnessReader
+
+ROOT = str(Path(__file__).resolve().parents[2])
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """A cluster, and a client of it."""
+
+    cluster: Cluster
+    client: Client
+
+    def work(self, name: str, *words: str, url: str = "") -> None:
+        """Start a worker that can import what these tests submit."""
+        self.cluster.start_worker(name, "--path", ROOT, *words, url=url)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The witness of one test, under its own file."""
+
+    path: str
+    reader: WitnessReader
+
+    def runs_of(self, task: str) -> list[Run]:
+        return self.reader.runs(task)
+
+    def until_busy(self, *tasks: str) -> list[Run]:
+        """Wait until each of these tasks is at work; return their newest runs."""
+        wanted = set(tasks)
+        self.reader.wait_until(
+            f"{len(wanted)} tasks are at work",
+            lambda seen: wanted <= {run.task for run in seen.busy()},
+            timeout_seconds=20,
+        )
+        at_work = {run.task: run for run in self.reader.busy()}
+        return [at_work[task] for task in tasks]
+
+
+@pytest.fixture
+def seen(tmp_path: Path) -> Seen:
+    return Seen(str(tmp_path / "witness"), WitnessReader(tmp_path / "witness"))
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """Two workers of two slots, shared by the tests of a module."""
+    with Cluster(tmp_path_factory.mktemp("fleet")) as cluster:
+        cluster.start_coordinator()
+        with wiring.connect(cluster.url) as client:
+            fleet = Fleet(cluster, client)
+            fleet.work("one", "--slots", "2")
+            fleet.work("two", "--slots", "2")
+            yield fleet
+
+
+StartFleet = Callable[..., Fleet]
+
+
+@pytest.fixture
+def start_fleet(tmp_path: Path) -> Iterator[StartFleet]:
+    """Start a cluster of the test's own, without workers."""
+    made: list[Fleet] = []
+
+    def start(**settings: float) -> Fleet:
+        cluster = Cluster(tmp_path / "cluster", **settings)
+        cluster.__enter__()
+        try:
+            cluster.start_coordinator()
+            made.append(Fleet(cluster, wiring.connect(cluster.url)))
+        except BaseException:
+            cluster.stop()
+            raise
+        return made[-1]
+
+    yield start
+    for fleet in made:
+        fleet.client.close()
+        fleet.cluster.stop()

@@ -1,0 +1,125 @@
+"""Tasks that behave badly: each ends with a clear word, and the others go on."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from holdfast.errors import NotSerializableError, TaskFailedError
+from holdfast.lab.cluster import is_zombie_or_gone
+from tests.conftest import Eventually
+from tests.integration import bodies
+from tests.integration.conftest import ROOT, Fleet, Seen, StartFleet
+
+
+def supervisors(fleet: Fleet) -> list[int]:
+    return [fleet.cluster.worker_pid(name) for name in fleet.cluster.workers]
+
+
+def test_a_task_that_segfaults_for_ever_ends(fleet: Fleet, seen: Seen) -> None:
+    before = supervisors(fleet)
+    poison = fleet.client.submit(bodies.crash, seen.path)
+    others = [fleet.client.submit(bodies.add, n, n) for n in range(50)]
+    with pytest.raises(TaskFailedError) as failed:
+        poison.result(20)
+    assert failed.value.reason == "crashed"
+    assert "SIGSEGV" in str(failed.value)
+    assert "about to touch what is not ours" in str(failed.value)
+    assert [run.fence for run in seen.runs_of(poison.id)] == [1, 2, 3, 4]
+    assert [future.result(10) for future in others] == [2 * n for n in range(50)]
+    assert fleet.client.why(poison.id)["why"].startswith("failed: crashed")
+    assert supervisors(fleet) == before
+    assert not any(map(is_zombie_or_gone, before))
+
+
+def test_a_task_that_exits_ends(fleet: Fleet) -> None:
+    with pytest.raises(TaskFailedError, match="exit") as failed:
+        fleet.client.submit(bodies.leave, 3).result(20)
+    assert failed.value.reason == "crashed"
+    assert "3" in str(failed.value)
+    assert fleet.client.submit(bodies.add, 1, 1).result(10) == 2
+
+
+def test_a_task_that_leaves_children_behind(
+    start_fleet: StartFleet, tmp_path: Path, eventually: Eventually
+) -> None:
+    fleet = start_fleet()
+    fleet.work("one", "--slots", "1")
+    pids = tmp_path / "pids"
+    fleet.client.submit(bodies.brood, str(pids)).result(20)
+    assert fleet.client.submit(bodies.add, 1, 1).result(10) == 2
+    brood = [int(pid) for pid in pids.read_text().split()]
+    os.kill(fleet.cluster.worker_pid("one"), 15)
+    eventually(
+        "they end with their worker, at the latest",
+        lambda: all(map(is_zombie_or_gone, brood)),
+        within_seconds=5,
+    )
+
+
+def test_a_task_that_prints_megabytes(fleet: Fleet) -> None:
+    assert fleet.client.submit(bodies.prattle, 4).result(30) == 4
+    assert fleet.client.submit(bodies.add, 1, 1).result(10) == 2
+
+
+def test_a_task_that_closes_its_streams(fleet: Fleet) -> None:
+    assert [fleet.client.submit(bodies.deaf_and_dumb).result(20) for _ in range(4)] == [
+        "went on"
+    ] * 4
+    # Whoever comes after it in the same slot finds streams that work.
+    assert [fleet.client.submit(bodies.prattle, 0).result(20) for _ in range(4)] == [0] * 4
+
+
+def test_a_result_that_is_too_large(fleet: Fleet) -> None:
+    before = supervisors(fleet)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    future = fleet.client.submit(bodies.much, 1024)
+    with pytest.raises(Exception, match="result came to more than 536870912 bytes"):
+        future.result(45)
+    status = fleet.client.status(future.id)
+    assert (status["state"], status["reason"]) == ("failed", "invalid")
+    assert supervisors(fleet) == before
+    assert not any(map(is_zombie_or_gone, before))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 100_000
+    assert fleet.client.submit(bodies.add, 1, 1).result(10) == 2
+
+
+def test_a_module_that_no_worker_can_import(
+    start_fleet: StartFleet, eventually: Eventually
+) -> None:
+    fleet = start_fleet()
+    fleet.work("one", "--slots", "1")
+    words = [sys.executable, "-m", "holdfast", "submit", "--url", fleet.cluster.url]
+    told = subprocess.run(
+        [*words, "no_such_module_here:run"], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    task = told.stdout.strip()
+    eventually(
+        "why names the module",
+        lambda: "no_such_module_here" in fleet.client.why(task)["why"],
+        within_seconds=15,
+    )
+    fleet.work("two", "--slots", "1")
+    with pytest.raises(Exception, match="no_such_module_here"):
+        fleet.client.future(task).result(20)
+    status = fleet.client.status(task)
+    assert (status["state"], status["reason"]) == ("failed", "environment")
+    assert status["charges"]["environment"] == 6
+
+
+def test_a_result_that_does_not_serialise(fleet: Fleet) -> None:
+    future = fleet.client.submit(bodies.in_result)
+    with pytest.raises((TaskFailedError, NotSerializableError), match="lock"):
+        future.result(10)
+    status = fleet.client.status(future.id)
+    assert (status["state"], status["reason"]) == ("failed", "invalid")
+
+
+def test_an_exception_that_does_not_serialise_still_tells(fleet: Fleet) -> None:
+    with pytest.raises(ValueError, match="with a socket"):
+        fleet.client.submit(bodies.in_exception).result(10)

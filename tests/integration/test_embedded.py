@@ -1,0 +1,179 @@
+"""The embedded coordinator: it outlives its clients, and its clients outlive it."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from holdfast import wiring
+from holdfast.lab.cluster import is_zombie_or_gone
+from holdfast.transports import endpoint
+from tests.conftest import Eventually
+
+_SECONDS = 30
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder for an embedded coordinator, which is ended after the test with its workers."""
+    yield tmp_path
+    state_dir = tmp_path / ".holdfast"
+    told = endpoint.read(state_dir)
+    if told is None or not endpoint.lives(state_dir):
+        return
+    with wiring.connect(state_dir=state_dir) as client:
+        for task in client.list(states=["queued", "running"]):
+            client.cancel(task["id"])
+        # A worker of a coordinator that was killed is not the next one's to end.
+        workers = [worker["pid"] for worker in client.workers()]
+    for pid in (told.pid, *workers):
+        stop(pid)
+
+
+def stop(pid: int) -> None:
+    """SIGTERM to a process that may not be our child, and wait for its end."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        signal.pidfd_send_signal(descriptor, signal.SIGTERM)
+        assert select.select([descriptor], [], [], _SECONDS)[0], f"process {pid} does not end"
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(descriptor)
+
+
+def script(folder: Path, source: str) -> list[str]:
+    path = folder / "script.py"
+    path.write_text(textwrap.dedent(source))
+    return [sys.executable, str(path)]
+
+
+def run(words: list[str], folder: Path, given: str = "") -> str:
+    done = subprocess.run(
+        words,
+        cwd=folder,
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def coordinator_pid(folder: Path) -> int:
+    told = endpoint.read(folder / ".holdfast")
+    assert told is not None
+    assert endpoint.lives(folder / ".holdfast")
+    return told.pid
+
+
+PLAIN = """
+import holdfast
+
+def double(n):
+    return 2 * n
+
+with holdfast.connect() as hf:
+    print(sum(hf.map(double, range(100))))
+"""
+
+
+def test_a_script_without_a_main_guard_and_a_second_one(folder: Path) -> None:
+    words = script(folder, PLAIN)
+    assert run(words, folder) == "9900\n"
+    pid = coordinator_pid(folder)
+    assert run(words, folder) == "9900\n"
+    assert coordinator_pid(folder) == pid, "the second process attaches to the first one's"
+    assert run([sys.executable, "-c", PLAIN], folder) == "9900\n"
+    repl = (
+        "import holdfast\n"
+        "def triple(n):\n    return 3 * n\n\n"
+        "hf = holdfast.connect()\n"
+        "print('answer', hf.submit(triple, 14).result(20))\n"
+        "hf.close()\n"
+    )
+    assert "answer 42" in run([sys.executable, "-i"], folder, repl)
+    assert coordinator_pid(folder) == pid
+
+
+WAITING = """
+import sys, time
+from pathlib import Path
+import holdfast
+
+def hold(until):
+    Path(until + ".begun").touch()
+    while not Path(until).exists():
+        time.sleep(0.02)
+    with open(until, "a") as file:
+        file.write("ran ")
+    return "done"
+
+with holdfast.connect() as hf:
+    future = hf.submit(hold, sys.argv[1])
+    future.wait_accepted(20)
+    print(future.id, flush=True)
+    print(future.result(), flush=True)
+"""
+
+
+def test_ctrl_c_in_a_client_leaves_the_coordinator_and_the_tasks_alone(
+    folder: Path, eventually: Eventually
+) -> None:
+    release = folder / "release"
+    words = [*script(folder, WAITING), str(release)]
+    # A terminal sends Ctrl-C to a whole group; this one is the client's.
+    with subprocess.Popen(
+        words,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as client:
+        assert client.stdout is not None
+        task = client.stdout.readline().strip()
+        eventually("the task runs", Path(f"{release}.begun").exists, within_seconds=20)
+        pid = coordinator_pid(folder)
+        os.killpg(client.pid, signal.SIGINT)
+        _, error = client.communicate(timeout=_SECONDS)
+    assert "KeyboardInterrupt" in error
+    assert coordinator_pid(folder) == pid
+    assert not is_zombie_or_gone(pid)
+    release.touch()
+    with wiring.connect(state_dir=folder / ".holdfast") as other:
+        assert other.future(task).result(20) == "done"
+    assert release.read_text() == "ran "
+
+
+def test_a_client_that_waits_revives_its_coordinator(folder: Path, eventually: Eventually) -> None:
+    release = folder / "release"
+    words = [*script(folder, WAITING), str(release)]
+    with subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, text=True) as client:
+        assert client.stdout is not None
+        client.stdout.readline()
+        eventually("the task runs", Path(f"{release}.begun").exists, within_seconds=20)
+        pid = coordinator_pid(folder)
+        os.kill(pid, signal.SIGKILL)
+        eventually(
+            "there is another coordinator",
+            lambda: endpoint.lives(folder / ".holdfast") and coordinator_pid(folder) != pid,
+            within_seconds=20,
+        )
+        release.touch()
+        told, _ = client.communicate(timeout=_SECONDS)
+    assert told == "done\n"
+    assert release.read_text() == "ran ", "its worker went on with it"
