@@ -85,6 +85,16 @@ def test_an_outcome_implies_a_start_that_was_not_written(outbox: Outbox) -> None
     assert take(outbox) == [ended(1), ended(2)]
 
 
+def test_a_start_is_said_where_its_outcome_cannot_be_yet(outbox: Outbox) -> None:
+    for number in (1, 2):
+        start(outbox, number)
+        outbox.ended(ended(number), STORE, ready=False)
+    outbox.ready(ended(2))
+    assert take(outbox) == [started(1), ended(2)]
+    outbox.ready(ended(1))
+    assert take(outbox) == [ended(1)]
+
+
 def test_a_start_that_was_taken_back_is_not_said(outbox: Outbox) -> None:
     start(outbox, 1)
     outbox.started_again(task(2), token(2))
@@ -224,6 +234,35 @@ def test_an_unready_outcome_is_owed_until_its_result_is_durable(outbox: Outbox) 
     outbox.ready(stored)
     outbox.ready(ended(2))
     assert take(outbox) == []
+
+
+def test_an_unready_outcome_is_of_one_store_alone(outbox: Outbox) -> None:
+    result = Payload(Encoding.JSON, digest=b"d", size_bytes=9)
+    message = Ended(task(1), token(1), OutcomeKind.SUCCEEDED, result)
+    outbox.ended(message, STORE, ready=False)
+    outbox.rejoin(STORE)
+    outbox.welcomed(OTHER)
+    assert outbox.answered(token(1), Answer.UNKNOWN) is None
+    assert outbox.unready() == []
+    assert outbox.rests(b"d")
+    assert not outbox.rests(b"e")
+    outbox.rejoin(OTHER)
+    outbox.welcomed(STORE)
+    assert outbox.unready() == [message]
+    outbox.ready(message)
+    assert not outbox.rests(b"d")
+    assert outbox.has(token(1))
+
+
+def test_what_is_answered_needs_no_spool(outbox: Outbox) -> None:
+    outbox.ended(ended(1), STORE)
+    outbox.ended(ended(2), STORE)
+    assert outbox.has_unspooled
+    outbox.answered(token(1), Answer.SETTLED)
+    outbox.spooled([token(2)])
+    assert not outbox.has_unspooled
+    outbox.ended(ended(2), STORE)
+    assert outbox.unspooled() == [ended(2)]
 
 
 def test_restored_outcomes_are_spooled_already() -> None:

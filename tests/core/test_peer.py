@@ -9,10 +9,19 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from holdfast.core.peer import HELLO_FRAME_BYTES, NO_STORE, Heard, Offer, Peer, PeerState
+from holdfast.core.peer import (
+    HELLO_FRAME_BYTES,
+    HELLO_HELD_MAX,
+    NO_STORE,
+    Heard,
+    Offer,
+    Peer,
+    PeerState,
+    check_slots,
+)
 from holdfast.core.wire import Wire
-from holdfast.errors import ProtocolError
-from holdfast.model.limits import FRAME_BYTES_MAX
+from holdfast.errors import ConfigurationError, ProtocolError
+from holdfast.model.limits import CONCURRENT_SLOTS_MAX, FRAME_BYTES_MAX, SLOTS_MAX
 from holdfast.model.messages import (
     Code,
     Ended,
@@ -123,6 +132,39 @@ def test_a_large_hello_goes_in_frames_that_each_fit() -> None:
         pages.append(message.outcomes)
     assert [m.more for m in rest if isinstance(m, HelloMore)] == [True] * (len(rest) - 1) + [False]
     assert [each for page in pages for each in page] == outcomes
+
+
+def test_a_hello_with_all_leases_that_may_be_fits_a_frame() -> None:
+    offer = Offer("w" * 512, SLOTS_MAX, CONCURRENT_SLOTS_MAX)
+    check_slots(offer)
+    peer = Peer(offer, identity="me" * 16, incarnation=3)
+    peer.hello(outcomes=[])
+    orders = [assign(number, number, wish=1 << 40) for number in range(1, HELLO_HELD_MAX + 1)]
+    peer.hear([welcome(), *orders], Heard())
+    for lease in peer.leases.values():
+        lease.phase = Phase.STARTED
+    first, more = peer.hello(outcomes=[ended(1 << 40)], owed=[ended(1 << 41)])
+    assert isinstance(first, WorkerHello)
+    assert len(first.held) == HELLO_HELD_MAX
+    assert len(wire_bytes(Wire(Frame), first)) <= FRAME_BYTES_MAX
+    assert isinstance(more, HelloMore)
+
+
+@pytest.mark.parametrize(
+    ("offer", "said"),
+    [
+        (Offer("w", 0), "slots is 0"),
+        (Offer("w", SLOTS_MAX + 1), f"slots is {SLOTS_MAX + 1}"),
+        (Offer("w", 1, -1), "concurrent_slots is -1"),
+        (
+            Offer("w", 1, CONCURRENT_SLOTS_MAX + 1),
+            f"concurrent_slots is {CONCURRENT_SLOTS_MAX + 1}",
+        ),
+    ],
+)
+def test_slots_beyond_what_a_hello_names_are_refused(offer: Offer, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{said}: give"):
+        check_slots(offer)
 
 
 def wire_bytes(wire: Wire[Frame], message: Message) -> bytes:

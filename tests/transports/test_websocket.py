@@ -301,6 +301,23 @@ def test_a_server_that_does_not_answer_is_given_up(tmp_path: Path) -> None:
 # Blobs.
 
 
+def test_what_fails_on_our_own_disk_is_not_taken_for_a_break(tmp_path: Path) -> None:
+    async def main() -> None:
+        shelf = Shelf()
+        given = tmp_path / "given"
+        given.write_bytes(b"data")
+        async with serving("unix", tmp_path, http=shelf) as address:
+            blobs = HttpBlobs([address, address])
+            payload = await blobs.store(str(given), Encoding.PICKLE)
+            nowhere = str(tmp_path / "gone" / "taken")
+            with pytest.raises(FileNotFoundError):
+                await blobs.fetch(payload.digest, nowhere)
+            with pytest.raises(IsADirectoryError):
+                await blobs.put(str(tmp_path), payload)
+
+    asyncio.run(main())
+
+
 def test_blobs_go_up_and_come_down(kind: str, tmp_path: Path) -> None:
     async def main() -> None:
         shelf = Shelf()

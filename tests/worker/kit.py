@@ -415,12 +415,15 @@ class MemorySpool:
         self.kept: dict[Token, Ended] = {}
         self.saves = 0
         self.failures = 0
+        self.broken: Exception | None = None
         self._news = asyncio.Event()
 
     def load(self) -> list[Ended]:
         return list(self.kept.values())
 
     async def save(self, outcomes: Sequence[Ended]) -> None:
+        if self.broken is not None:
+            raise self.broken
         if self.failures:
             self.failures -= 1
             raise HoldfastError("no disk")
@@ -471,6 +474,8 @@ class MemoryFiles:
         self.blobs: dict[bytes, bytes] = {}
         self.shelf: dict[bytes, bytes] = {}
         self.failures: list[Exception] = []
+        """What the next fetches and stores raise; the shelf does not fail."""
+        self.kept = 0
         self.gate: asyncio.Event | None = None
 
     async def fetch(self, digest: bytes, path: str) -> None:
@@ -490,9 +495,11 @@ class MemoryFiles:
         self.shelf.pop(path.encode(), None)
 
     async def keep(self, path: str, encoding: Encoding) -> Payload:
-        await self._pass()
+        if self.gate is not None:
+            await self.gate.wait()
         data = self.files.pop(path)
         self.shelf[data] = data
+        self.kept += 1
         return Payload(encoding, digest=data, size_bytes=len(data))
 
     def path_of(self, digest: bytes) -> str:
@@ -571,6 +578,19 @@ def play(scene: Callable[[Stage], Coroutine[Any, Any, None]], **offer: Any) -> N
             await stage.end()
 
     run_virtually(main())
+
+
+async def begin(stage: Stage) -> Session:
+    """Start an agent and return its first session."""
+    stage.start()
+    return await stage.welcomed()
+
+
+async def cut(stage: Stage, session: Session) -> None:
+    """Take the coordinator away, and wait until the agent has noticed."""
+    stage.coordinator.down = True
+    session.end.cut()
+    await stage.cut_off()
 
 
 def goodbye_of(session: Session) -> Goodbye | None:

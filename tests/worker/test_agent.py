@@ -358,6 +358,42 @@ def test_only_a_crash_alone_is_charged_in_the_concurrent_lane() -> None:
     play(scene, slots=1)
 
 
+def test_a_suspect_that_was_cancelled_does_not_run_again() -> None:
+    async def scene(stage: Stage) -> None:
+        session = await begin(stage)
+        await session.assign(1, 2, concurrent=True)
+        await stage.engine.did("hand", 2)
+        await session.wish(1, Wanted.CANCEL, 1)
+        await stage.engine.did("interrupt", 1)
+        stage.engine.die(1, signal=11)
+        await session.hear_ended(1, OutcomeKind.STOPPED)
+        assert stage.engine.runs == {1: 1, 2: 2}
+        stage.engine.end(2)
+        await session.hear_ended(2)
+
+    play(scene, slots=1)
+
+
+def test_a_suspect_that_is_stopped_is_forgotten_by_the_guard() -> None:
+    async def scene(stage: Stage) -> None:
+        session = await begin(stage)
+        await session.assign(1, 2, concurrent=True)
+        await stage.engine.did("hand", 2)
+        stage.engine.die(1, signal=11)
+        await asyncio.sleep(0.01)
+        assert stage.engine.runs == {1: 2, 2: 1}
+        await session.stop(2)
+        await asyncio.sleep(0.01)
+        assert stage.guard.named("done") == [2]
+        await session.stop(1)
+        await stage.engine.did("interrupt", 1)
+        stage.engine.end(1)
+        await asyncio.sleep(0.01)
+        assert stage.guard.named("done") == [2, 1]
+
+    play(scene, slots=1)
+
+
 def test_neighbours_of_one_that_was_killed_are_returned() -> None:
     async def scene(stage: Stage) -> None:
         session = await begin(stage)

@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 
 import pytest
 
-from holdfast.core.peer import PeerState
-from holdfast.errors import ChannelClosedError, HoldfastError, StoreFullError
+from holdfast.errors import ConfigurationError, HoldfastError
 from holdfast.model.messages import Draining, Ended, Goodbye, Started
-from holdfast.model.outcome import Answer, Encoding, OutcomeKind, Payload
-from holdfast.model.task import Phase
-from tests.core.wording import number_of, said, task, token
-from tests.worker.kit import Session, Stage, play
-
-
-async def begin(stage: Stage) -> Session:
-    stage.start()
-    return await stage.welcomed()
-
-
-async def cut(stage: Stage, session: Session) -> None:
-    """Take the coordinator away, and wait until the agent has noticed."""
-    stage.coordinator.down = True
-    session.end.cut()
-    await stage.cut_off()
-
+from holdfast.model.outcome import Answer, OutcomeKind
+from tests.core.wording import number_of, said, token
+from tests.worker.kit import Stage, begin, cut, play
 
 # --- The spool ---------------------------------------------------------------------------------
 
@@ -211,161 +195,52 @@ def test_a_worker_that_drains_says_so_again_in_a_new_session() -> None:
     play(scene)
 
 
-# --- Large payloads and results ----------------------------------------------------------------
-
-BLOB = Payload(Encoding.JSON, digest=b"large-arguments", size_bytes=15)
-
-
-@dataclass
-class Large:
-    """A stage on which task 1 has ended with a large result."""
-
-    stage: Stage
-    session: Session
-
-    @classmethod
-    async def ended(cls, stage: Stage, *, cut_off: bool = False) -> Large:
-        session = await begin(stage)
+@pytest.mark.parametrize("broken", [OSError(28, "no room"), HoldfastError("no disk")])
+def test_a_spool_that_fails_at_the_end_does_not_keep_the_goodbye_back(broken: Exception) -> None:
+    async def scene(stage: Stage) -> None:
+        running = stage.start()
+        session = await stage.welcomed()
         await session.assign(1)
         await stage.engine.did("hand", 1)
-        if cut_off:
-            await cut(stage, session)
-        stage.files.files["out/1"] = b"large-result"
-        message = Ended(task(1), token(1), OutcomeKind.SUCCEEDED, Payload(Encoding.PICKLE))
-        stage.engine.report(message, "out/1")
-        return cls(stage, session)
-
-
-def test_a_payload_by_reference_is_there_before_the_order_starts() -> None:
-    async def scene(stage: Stage) -> None:
-        stage.files.gate = asyncio.Event()
-        session = await begin(stage)
-        await session.assign(1, payload=BLOB)
-        await session.assign(2)
-        await stage.engine.did("hand", 2)
-        assert 1 not in stage.engine.runs
-        stage.files.blobs[BLOB.digest] = b"the bytes"
-        stage.files.gate.set()
-        await stage.engine.did("hand", 1)
-        path = stage.engine.orders[1].payload_path
-        assert stage.files.files == {path: b"the bytes"}
-        stage.engine.end(1, 2)
-        await asyncio.sleep(0.1)
-        assert stage.files.files == {}
+        assert await session.hear(Started)
+        stage.spool.broken = broken
+        stage.agent.drain(0)
+        assert await session.hear(Draining)
+        await session.hear_ended(1, OutcomeKind.STOPPED)
+        assert await session.hear(Goodbye)
+        with pytest.raises(type(broken)):
+            await running
 
     play(scene)
 
 
-def test_a_payload_that_is_missing_is_a_matter_of_the_environment() -> None:
+@pytest.mark.parametrize("before", [False, True])
+def test_a_name_that_another_has_is_for_the_operator(before: bool) -> None:
     async def scene(stage: Stage) -> None:
-        session = await begin(stage)
-        await session.assign(1, payload=BLOB)
-        message = await session.hear_ended(1, OutcomeKind.ENVIRONMENT)
-        assert message.failure is not None
-        assert "no such blob" in message.failure.message
+        running = stage.start()
+        if before:
+            session = await stage.welcomed()
+            await session.assign(1)
+            await stage.engine.did("hand", 1)
+            session.end.cut()
+        session = await stage.coordinator.session()
+        await session.hello()
+        await session.say(Goodbye("name_taken", "give --name another"))
+        with pytest.raises(ConfigurationError, match="give --name another"):
+            await running
+        assert stage.engine.closed
+        assert list(stage.spool.kept) == ([token(1)] if before else [])
 
     play(scene)
 
 
-@pytest.mark.parametrize("missing", [False, True])
-def test_an_order_taken_away_while_its_payload_comes(missing: bool) -> None:
+def test_a_late_hello_is_said_anew() -> None:
     async def scene(stage: Stage) -> None:
-        stage.files.gate = asyncio.Event()
-        if not missing:
-            stage.files.blobs[BLOB.digest] = b"the bytes"
-        session = await begin(stage)
-        await session.assign(1, payload=BLOB)
-        await session.assign(2)
-        await stage.engine.did("hand", 2)
-        await session.stop(1)
-        await session.assign(3)
-        await stage.engine.did("hand", 3)
-        stage.files.gate.set()
-        await asyncio.sleep(1)
-        assert stage.files.files == {}
-        assert 1 not in stage.engine.runs
-
-    play(scene)
-
-
-def test_a_large_result_is_durable_before_its_outcome_is_said() -> None:
-    async def scene(stage: Stage) -> None:
-        stage.files.gate = asyncio.Event()
-        large = await Large.ended(stage)
-        assert await large.session.hear(Started)
-        assert stage.files.blobs == {}
-        stage.files.gate.set()
-        message = await large.session.hear_ended(1)
-        assert message.result == Payload(Encoding.PICKLE, digest=b"large-result", size_bytes=12)
-        assert b"large-result" in stage.files.blobs
-        assert stage.files.files == {}
-
-    play(scene)
-
-
-def test_a_store_that_falters_is_tried_again() -> None:
-    async def scene(stage: Stage) -> None:
-        stage.files.failures = [OSError("reset"), ChannelClosedError("gone")]
-        large = await Large.ended(stage)
-        assert await large.session.hear(Started)
-        await large.session.hear_ended(1)
-
-    play(scene)
-
-
-@pytest.mark.parametrize(
-    "failures", [[StoreFullError("no room")], [OSError("reset")] * 9], ids=["full", "broken"]
-)
-def test_a_result_that_cannot_be_stored_is_a_matter_of_the_environment(
-    failures: list[Exception],
-) -> None:
-    async def scene(stage: Stage) -> None:
-        stage.files.failures = failures
-        large = await Large.ended(stage)
-        message = await large.session.hear_ended(1, OutcomeKind.ENVIRONMENT)
-        assert message.failure is not None
-        assert "could not be stored" in message.failure.message
-
-    play(scene)
-
-
-@pytest.mark.parametrize("reborn", [False, True])
-def test_a_large_result_of_a_cut_rests_on_the_shelf_until_there_is_a_session(
-    reborn: bool,
-) -> None:
-    async def scene(stage: Stage) -> None:
-        await Large.ended(stage, cut_off=True)
-        await stage.spool.holds(1)
-        assert stage.files.shelf == {b"large-result": b"large-result"}
-        if reborn:
-            await stage.end()
-            stage.start()
-        stage.files.failures = [HoldfastError("not yet")]
-        stage.coordinator.down = False
-        again = await stage.coordinator.session()
-        hello, outcomes = await again.hello()
-        # Its outcome cannot be said yet: it is named as a lease that runs.
-        assert [(each.token, each.phase) for each in hello.held] == [(token(1), Phase.STARTED)]
-        assert outcomes == []
-        await again.welcome(said(1, Answer.KEEP), epoch=2)
-        await again.hear_ended(1)
-        assert stage.files.shelf == {}
-        assert b"large-result" in stage.files.blobs
-        await again.settle(1)
-        await stage.spool.holds(0)
-
-    play(scene)
-
-
-def test_a_shelf_that_the_store_refuses_ends_as_a_matter_of_the_environment() -> None:
-    async def scene(stage: Stage) -> None:
-        await Large.ended(stage, cut_off=True)
-        await stage.spool.holds(1)
-        stage.files.failures = [StoreFullError("no room")]
-        stage.coordinator.down = False
-        again = await stage.welcomed(said(1, Answer.KEEP), epoch=2)
-        await again.hear_ended(1, OutcomeKind.ENVIRONMENT)
-        assert stage.agent.session is PeerState.WELCOMED
+        stage.start()
+        session = await stage.coordinator.session()
+        await session.hello()
+        await session.say(Goodbye("late_hello", "a newer hello was answered"))
+        await stage.welcomed()
 
     play(scene)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from holdfast.client.future import Future, decoded
-from holdfast.errors import ChannelClosedError, HoldfastError, RefusedError
+from holdfast.errors import ChannelClosedError, RefusedError
 from holdfast.model.messages import Settled
 from holdfast.model.outcome import Payload
 from holdfast.observe import logger
@@ -46,28 +46,41 @@ class Carriage:
         self._pause = pause
         self._room = asyncio.Semaphore(TRANSFERS_MAX)
 
-    async def up(self, path: str, payload: Payload) -> HoldfastError | None:
-        """Upload a payload and remove its file; return the error where that surely failed."""
+    async def up(self, path: str, payload: Payload) -> Exception | None:
+        """Upload a payload and remove its file; return the error where that surely failed.
+
+        Whatever broke is returned, an OSError of this host too: somebody waits for the future.
+        """
         try:
             async with self._room:
                 await self._try(lambda blobs: blobs.put(path, payload))
-        except HoldfastError as error:
+        except Exception as error:
             return error
         finally:
-            os.unlink(path)
+            _remove(path)
         return None
 
     async def down(self, settled: Settled, future: Future[object]) -> tuple[object] | BaseException:
-        """Download a result and decode it on a thread; return (value,) or what was raised."""
+        """Download a result and decode it on a thread; return (value,) or what was raised.
+
+        Whatever broke is returned, an OSError of this host too: somebody waits for the future.
+        """
+        try:
+            return await self._down(settled, future)
+        except Exception as error:
+            return error
+
+    async def _down(
+        self, settled: Settled, future: Future[object]
+    ) -> tuple[object] | BaseException:
         assert settled.result is not None
         digest = settled.result.digest
         async with self._room:
-            with tempfile.TemporaryDirectory(prefix="result-", dir=self._spill_to) as folder:
+            with tempfile.TemporaryDirectory(
+                prefix="result-", dir=self._spill_to, ignore_cleanup_errors=True
+            ) as folder:
                 path = str(Path(folder, digest.hex()))
-                try:
-                    await self._try(lambda blobs: blobs.fetch(digest, path))
-                except HoldfastError as error:
-                    return error
+                await self._try(lambda blobs: blobs.fetch(digest, path))
                 value, raised = await asyncio.to_thread(decoded, settled, future, path)
                 return (value,) if raised is None else raised
 
@@ -83,3 +96,11 @@ class Carriage:
                 _LOG.debug("a transfer broke: %s", error)
             await self._pause(tries)
             tries += 1
+
+
+def _remove(path: str) -> None:
+    """Remove the file of a payload; one that stays takes room and does no other harm."""
+    try:
+        os.unlink(path)
+    except OSError as error:
+        _LOG.debug("a payload's file was not removed: %s", error)

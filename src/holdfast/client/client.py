@@ -418,7 +418,8 @@ class Client:
             else:
                 asyncio.get_running_loop().call_later(0.005, look)
 
-        if self._thread.call(look):
+        # A loop that is ending takes the call, and never makes it.
+        if not self._session.over and self._thread.call(look):
             idle.wait(max(0.0, seconds))
 
     def _wake(self) -> None:

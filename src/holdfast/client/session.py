@@ -203,6 +203,14 @@ class Session:
                     self._attempts = self._goodbyes = 0
         except HoldfastError as error:
             self._end(error)
+        except asyncio.CancelledError:
+            if not self._leaving:
+                self._end(ConnectionLostError("the client was cancelled; tasks go on without it"))
+            raise
+        except Exception as error:
+            # Whoever waits has to see what broke, and not that somebody closed the client.
+            self._end(_broken(error))
+            raise
         finally:
             self._end(ConnectionLostError("the client was closed; tasks go on without it"))
             await self._tasks.cancel()
@@ -229,8 +237,18 @@ class Session:
                     return await self._dial(dialer)
                 except (ChannelClosedError, TimeoutError) as error:
                     _LOG.debug("no session: %s", error)
+                except ProtocolError as error:
+                    self._misunderstood(error)
             if self._terms.restart is not None:
                 await self._restart(self._terms.restart)
+
+    def _misunderstood(self, error: ProtocolError) -> None:
+        """Bear some nonsense where a coordinator once welcomed us: it may be one that starts."""
+        if self._facts is None or self._goodbyes >= _GOODBYES_MAX:
+            raise error
+        self._goodbyes += 1
+        self._farewell = str(error)
+        _LOG.info("no session: %s", error)
 
     async def _dial(self, dialer: Dialer) -> tuple[Channel, Wire[ClientFrame]]:
         terms = self._terms
@@ -410,3 +428,15 @@ class Session:
         finally:
             self._downloading.discard(settled.task)
         self._book.settle([(settled.task, end)])
+
+
+def _broken(error: Exception) -> ConnectionLostError:
+    """Return what those who wait are told of a failure of ours, with its own words."""
+    cause: BaseException = error
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    lost = ConnectionLostError(
+        f"the client broke down ({type(cause).__name__}: {cause}); tasks go on without it"
+    )
+    lost.__cause__ = error
+    return lost

@@ -4,13 +4,15 @@ Rules
 -----
 Control goes first, then what has started, then outcomes; within a lease `Started` comes before
 `Ended`. A `Started` waits a moment and is dropped when its `Ended` comes before it was written:
-the outcome implies it, so that a short task costs one message.
+the outcome implies it, so that a short task costs one message. An outcome that cannot be said yet
+implies nothing: its `Started` is said.
 
 An outcome stays until it is answered *settled* or *superseded*. With a new hello everything that
 was not answered is named in the hello, and not said again as a message. Where a store answers
 *unknown* (it is not the one that gave the lease) the outcome stays as *foreign*: it is not named
 to other stores, and is said again when its own store welcomes this worker. An outcome whose large
-result is not yet in the blob store is *unready*: kept, spooled, but not said.
+result is not yet in the blob store is *unready*: kept, spooled, but not said; its result is owed to
+the store that gave the lease, and to no other.
 
 The outbox never drops an outcome. Its bound is that the shell hands out no more work while `full`.
 """
@@ -74,12 +76,14 @@ class Outbox:
         "_resent",
         "_starts",
         "_store",
+        "_unspooled",
         "bytes",
     )
 
     def __init__(self) -> None:
         self._store = NO_STORE
         self._entries: dict[Token, Entry] = {}
+        self._unspooled: dict[Token, Entry] = {}
         self._queued: dict[Token, Entry] = {}
         self._starts: dict[Token, tuple[float, TaskId]] = {}
         self._resent: dict[Token, TaskId] = {}
@@ -92,6 +96,10 @@ class Outbox:
     def __len__(self) -> int:
         """Return how many outcomes are unanswered, foreign ones not counted."""
         return sum(entry.stand is not Stand.FOREIGN for entry in self._entries.values())
+
+    def has(self, token: Token) -> bool:
+        """Return whether an outcome of this token is unanswered, a foreign one too."""
+        return token in self._entries
 
     @property
     def full(self) -> bool:
@@ -122,22 +130,22 @@ class Outbox:
         self._resent[token] = task
 
     def not_started(self, token: Token) -> None:
-        """Take back a `Started` that was not written yet: the child surely did not take it up."""
+        """Take back a `Started` that was not written yet: it is implied, or was not so."""
         self._starts.pop(token, None)
         self._resent.pop(token, None)
 
     def ended(self, message: Ended, origin: Origin, *, ready: bool = True) -> None:
         """Keep an outcome until it is answered, and say it once it is ready."""
         token = message.token
-        self._starts.pop(token, None)
-        self._resent.pop(token, None)
+        if ready:
+            self.not_started(token)
         size = size_of(message)
         if size > FRAME_ROOM_BYTES:
             message = _cut(message)
             size = size_of(message)
         self._forget(token)
         entry = Entry(message, origin, size, Stand.QUEUED if ready else Stand.UNREADY)
-        self._entries[token] = entry
+        self._entries[token] = self._unspooled[token] = entry
         self.bytes += size
         if ready:
             self._queue(token, entry)
@@ -146,7 +154,7 @@ class Outbox:
         """Take in outcomes that a former incarnation spooled; the first hello names them."""
         for message in outcomes:
             self.ended(message, origin, ready=ready)
-            self._entries[message.token].spooled = True
+        self.spooled([message.token for message in outcomes])
 
     # What a frame takes.
 
@@ -272,20 +280,39 @@ class Outbox:
         entry = self._entries.get(message.token)
         if entry is not None and entry.stand is Stand.UNREADY:
             entry.ended = message
+            self.not_started(message.token)
             self._queue(message.token, entry)
 
     def unready(self) -> list[Ended]:
-        """Return the outcomes whose large results have to be stored first."""
-        return [e.ended for e in self._entries.values() if e.stand is Stand.UNREADY]
+        """Return the outcomes whose large results the present store has to get first."""
+        return [
+            entry.ended
+            for entry in self._entries.values()
+            if entry.stand is Stand.UNREADY and entry.origin == self._store
+        ]
+
+    def rests(self, digest: bytes) -> bool:
+        """Return whether an unready outcome, of whatever store, has the result of this digest."""
+        return any(
+            entry.stand is Stand.UNREADY
+            and entry.ended.result is not None
+            and entry.ended.result.digest == digest
+            for entry in self._entries.values()
+        )
+
+    @property
+    def has_unspooled(self) -> bool:
+        """Whether an unanswered outcome is not on disk yet."""
+        return bool(self._unspooled)
 
     def unspooled(self) -> list[Ended]:
         """Return the unanswered outcomes that are not on disk yet, oldest first."""
-        return [entry.ended for entry in self._entries.values() if not entry.spooled]
+        return [entry.ended for entry in self._unspooled.values()]
 
     def spooled(self, tokens: Sequence[Token]) -> None:
         """Note that the outcomes of these tokens are durable in the spool."""
         for token in tokens:
-            if (entry := self._entries.get(token)) is not None:
+            if (entry := self._unspooled.pop(token, None)) is not None:
                 entry.spooled = True
 
     @property
@@ -307,6 +334,7 @@ class Outbox:
         if entry is not None:
             self.bytes -= entry.size_bytes
             self._queued.pop(token, None)
+            self._unspooled.pop(token, None)
 
 
 def _cut(message: Ended) -> Ended:

@@ -30,9 +30,14 @@ from collections.abc import Sequence
 import msgspec
 
 from holdfast.core.wire import size_of
-from holdfast.errors import ProtocolError
+from holdfast.errors import ConfigurationError, ProtocolError
 from holdfast.model.ids import Token
-from holdfast.model.limits import FRAME_BYTES_MAX
+from holdfast.model.limits import (
+    CONCURRENT_SLOTS_MAX,
+    FRAME_BYTES_MAX,
+    OUTSTANDING_MAX,
+    SLOTS_MAX,
+)
 from holdfast.model.messages import (
     PROTOCOL,
     Answered,
@@ -59,6 +64,9 @@ from holdfast.model.words import Word
 
 HELLO_FRAME_BYTES = FRAME_BYTES_MAX // 2
 """What one frame of a hello holds, so that a long hello is read in even bites."""
+
+HELLO_HELD_MAX = OUTSTANDING_MAX + SLOTS_MAX + CONCURRENT_SLOTS_MAX
+"""Leases that a hello names: all of them, with all their words, fit its first frame."""
 
 Origin = tuple[str, int]
 """The id and the timeline of the store that gave a lease."""
@@ -164,7 +172,8 @@ class Peer:
         """Open the next session; return the hello, in as many messages as it takes frames.
 
         `outcomes` are named as such. `owed` are leases that have ended, but whose outcome cannot
-        be said yet: they are named as started, and their `Ended` follows in the session.
+        be said yet: they are named as started, and their `Ended` follows in the session. Those
+        beyond `HELLO_HELD_MAX` are not named, and answered when they are said.
         """
         self.closed()
         self.state = PeerState.CONNECTING
@@ -174,6 +183,7 @@ class Peer:
             for token, lease in self.leases.items()
         ]
         held += [HeldLease(ended.task, ended.token, Phase.STARTED, 0) for ended in owed]
+        del held[HELLO_HELD_MAX:]
         self._named = tuple(held)
         pages = _pages(outcomes, first_room=HELLO_FRAME_BYTES - 4096 - 48 * len(held))
         offer = self._offer
@@ -352,6 +362,16 @@ class Peer:
         self._digest ^= bits
         if wish > 0:
             self._wishes[token] = wish
+
+
+def check_slots(offer: Offer) -> None:
+    """Raise ConfigurationError for an offer whose leases a hello could not name, or for none."""
+    if not 0 < offer.slots <= SLOTS_MAX:
+        raise ConfigurationError(f"slots is {offer.slots}: give 1 to {SLOTS_MAX}")
+    if not 0 <= offer.concurrent_slots <= CONCURRENT_SLOTS_MAX:
+        raise ConfigurationError(
+            f"concurrent_slots is {offer.concurrent_slots}: give 0 to {CONCURRENT_SLOTS_MAX}"
+        )
 
 
 def _pages(outcomes: Sequence[Ended], *, first_room: int) -> list[list[Ended]]:

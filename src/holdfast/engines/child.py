@@ -179,10 +179,17 @@ class SequentialLane:
         charge = self._charge
         if charge.tasks_max and tasks >= charge.tasks_max:
             return True
+        if _is_closed(sys.stdin) or _is_closed(sys.stdout) or _is_closed(sys.stderr):
+            # What one task closed, the next ones would fall over.
+            return True
         if not charge.rss_bytes_max:
             return False
         peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak_kib * 1024 > charge.rss_bytes_max and _rss_bytes() > charge.rss_bytes_max
+
+
+def _is_closed(stream: object) -> bool:
+    return getattr(stream, "closed", False) is True
 
 
 def _rss_bytes() -> int:

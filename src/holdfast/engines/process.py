@@ -352,15 +352,21 @@ class ProcessEngine:
         loop.remove_writer(life.orders)
 
     def _guard_died(self) -> None:
-        """All children die with the guard. What they held is told as killed, and none follows."""
+        """All children die with the guard, and none follows.
+
+        What they had taken up may have run, so that it is told as a death of their own; one by
+        one, because none of them is a suspect of the others' death.
+        """
         listener = self._listener
         if self._down or listener is None:
             return
         self._down = True
         for life in list(self._lives):
             if life is not None:
-                life.killed = True
                 self._hear_the_last(life)
                 untouched = tuple(token for token, _ in life.take_back())
-                self._report(life, tuple(life.handed), untouched, -signal.SIGKILL)
+                self._report(life, (), untouched, -signal.SIGKILL)
+                for token in life.handed:
+                    self._report(life, (token,), (), -signal.SIGKILL)
+                life.killed = True
         self._guard_death()

@@ -1,7 +1,9 @@
 """Blobs over HTTP, beside the sessions at the same address: whole files up and down.
 
 Blocking work of the standard library's client, done on threads and streamed in pieces, so that
-memory holds one piece of a blob. What arrives is verified before it stands under its name.
+memory holds one piece of a blob. What arrives is verified before it stands under its name. What
+fails here on our own disk is raised as the OSError that it is: no other address, and no other try,
+would mend it.
 """
 
 from __future__ import annotations
@@ -13,8 +15,9 @@ import os
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from holdfast.errors import (
     BlobCorruptError,
@@ -32,6 +35,14 @@ _TIMEOUT_SECONDS = 60.0
 """For each read and write of a socket, not for the whole transfer."""
 _TEXT_BYTES_MAX = 1024
 _PARTIAL_SUFFIX = ".part"
+
+
+class _DiskError(Exception):
+    """Carries the OSError of our own disk past what takes each for one of the network."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -58,8 +69,8 @@ class HttpBlobs:
     async def put(self, path: str, payload: Payload) -> None:
         """Upload a file that has the digest and size of `payload`; durable on return.
 
-        Raises BlobMissingError where there is no such file, BlobTooLargeError, StoreFullError,
-        RefusedError; ChannelClosedError where it broke.
+        Raises BlobMissingError where there is no such file, OSError where it cannot be read,
+        BlobTooLargeError, StoreFullError, RefusedError; ChannelClosedError where it broke.
         """
         if not await asyncio.to_thread(os.path.exists, path):
             raise BlobMissingError(f"the file {path} of a payload is gone")
@@ -74,7 +85,8 @@ class HttpBlobs:
     async def fetch(self, digest: bytes, path: str) -> None:
         """Download a blob to `path`, verified; nothing stands at `path` where it fails.
 
-        Raises BlobMissingError, BlobCorruptError, RefusedError; ChannelClosedError where it broke.
+        Raises BlobMissingError, BlobCorruptError, RefusedError, OSError where it cannot be
+        written; ChannelClosedError where it broke.
         """
         await self._at_any(lambda address: _fetch(address, digest, path))
 
@@ -88,6 +100,8 @@ class HttpBlobs:
         for address in self._addresses:
             try:
                 return await asyncio.to_thread(transfer, address)
+            except _DiskError as broken_here:
+                raise broken_here.error from None
             except (OSError, http.client.HTTPException) as error:
                 said = str(error) or type(error).__name__
                 broken = ChannelClosedError(f"{address.text}: {said}")
@@ -121,14 +135,44 @@ def _pieces(file: BinaryIO) -> Iterator[bytes]:
         yield piece
 
 
+@contextmanager
+def _on_disk() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _DiskError(error) from error
+
+
+@contextmanager
+def _opened(path: str, mode: Literal["rb", "wb"]) -> Iterator[BinaryIO]:
+    """Open a file whose failures to open and to close are told as those of the disk."""
+    with _on_disk():
+        file = open(path, mode)  # noqa: SIM115 (closed below, where a full disk may tell so late)
+    try:
+        yield file
+    finally:
+        with _on_disk():
+            file.close()
+
+
+def _pieces_on_disk(file: BinaryIO) -> Iterator[bytes]:
+    pieces = _pieces(file)
+    while True:
+        with _on_disk():
+            piece = next(pieces, b"")
+        if not piece:
+            return
+        yield piece
+
+
 def _put(address: Address, path: str, payload: Payload) -> None:
     connection = _connection(address)
     try:
-        with open(path, "rb") as file:
+        with _opened(path, "rb") as file:
             connection.request(
                 "PUT",
                 f"{BLOBS_PATH}/{payload.digest.hex()}",
-                body=_pieces(file),
+                body=_pieces_on_disk(file),
                 headers={"Content-Length": str(payload.size_bytes)},
             )
         _check(connection.getresponse(), payload.digest)
@@ -144,19 +188,22 @@ def _fetch(address: Address, digest: bytes, path: str) -> None:
         response = connection.getresponse()
         _check(response, digest)
         seen, size = hashlib.sha256(), 0
-        with open(partial, "wb") as file:
+        with _opened(partial, "wb") as file:
             while piece := response.read(BLOB_CHUNK_BYTES):
                 size += len(piece)
                 if size > PAYLOAD_BYTES_MAX:
                     raise BlobTooLargeError(f"the blob is over {PAYLOAD_BYTES_MAX} bytes")
                 seen.update(piece)
-                file.write(piece)
+                with _on_disk():
+                    file.write(piece)
         if seen.digest() != digest:
             raise BlobCorruptError(f"blob {digest.hex()} arrived as {seen.hexdigest()}")
-        os.replace(partial, path)
+        with _on_disk():
+            os.replace(partial, path)
     finally:
         connection.close()
-        Path(partial).unlink(missing_ok=True)
+        with _on_disk():
+            Path(partial).unlink(missing_ok=True)
 
 
 def _check(response: http.client.HTTPResponse, digest: bytes) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from holdfast.core.outbox import Entry, Outbox
-from holdfast.core.peer import Heard, Held, Offer, Peer, PeerState
+from holdfast.core.peer import Heard, Held, Offer, Origin, Peer, PeerState, check_slots
 from holdfast.core.redial import Redial
 from holdfast.errors import ConfigurationError, HoldfastError
 from holdfast.model.ids import Entropy, Token
@@ -29,11 +29,13 @@ from holdfast.worker.alarm import Alarm
 from holdfast.worker.backup import Backup
 from holdfast.worker.inputs import Inputs
 from holdfast.worker.link import Link
-from holdfast.worker.results import Results
+from holdfast.worker.results import Results, Stored
 from holdfast.worker.slots import Over, Printed, Slots
 from holdfast.worker.transfers import PAYLOADS, Shelf, Transfers
 
 DIAL_SECONDS = 5.0
+NAME_TAKEN = "name_taken"
+"""The code of the goodbye that no redial mends: another worker has our name."""
 FAREWELL_SECONDS = 2.0
 """How long the end of a worker waits for answers to its last outcomes."""
 
@@ -59,10 +61,11 @@ class Agent:
     def __init__(self, offer: Offer, world: World, *, counters: Counters) -> None:
         """Make a worker that is not connected yet.
 
-        Raises ConfigurationError where it has no coordinator to dial, or no slot.
+        Raises ConfigurationError where it has no coordinator to dial, no slot, or too many.
         """
-        if not world.dialers or offer.slots < 1:
-            raise ConfigurationError("a worker needs a coordinator's URL and at least one slot")
+        if not world.dialers:
+            raise ConfigurationError("a worker needs a coordinator's URL")
+        check_slots(offer)
         self._offer = offer
         self._world = world
         self._clock = world.clock
@@ -89,7 +92,7 @@ class Agent:
             shelf=world.shelf,
             outbox=outbox,
             tasks=tasks,
-            connected=self._connected,
+            store_now=self._store_now,
             wake=wake,
         )
         self._backup = Backup(
@@ -113,13 +116,16 @@ class Agent:
         self._finished = False
         self._idle = asyncio.Event()
         self._failed: BaseException | None = None
+        self._refused: ConfigurationError | None = None
+        """What only an operator can mend, as the coordinator has told it."""
 
     # Life.
 
     async def run(self) -> None:
         """Serve until drained. Cancelling it is a sudden death: nothing is said or spooled.
 
-        Raises what made the worker useless (its guard or its engine is gone).
+        Raises what made the worker useless (its guard or its engine is gone), what the spool
+        raised at the end, and ConfigurationError where the coordinator refuses the worker's name.
         """
         for ended in self._world.spool.load():
             ready = not self._results.rests_here(ended)
@@ -134,8 +140,8 @@ class Agent:
                 await self._slots.close()
                 self._childless = True
                 await self._farewell()
-            if self._failed is not None:
-                raise self._failed
+            if (failed := self._failed or self._refused) is not None:
+                raise failed
         finally:
             self._finished = True
             self._alarm.stop()
@@ -153,15 +159,24 @@ class Agent:
         if not self._draining:
             self._draining = True
             self._outbox.draining()
-            self._wake()
+        self._wake()
 
     @property
     def session(self) -> PeerState:
         """Where the session stands."""
         return self._peer.state
 
+    @property
+    def occupied(self) -> bool:
+        """Whether it holds a lease, or an outcome that no coordinator has answered."""
+        return bool(self._peer.leases) or bool(len(self._outbox))
+
     def _connected(self) -> bool:
         return self._peer.state is PeerState.WELCOMED
+
+    def _store_now(self) -> Origin | None:
+        """Return the store whose session this is; None where there is no session."""
+        return self._peer.origin if self._connected() else None
 
     async def _connect(self) -> None:
         """Hold one session after another, until cancelled; a failure of ours ends the worker."""
@@ -225,7 +240,11 @@ class Agent:
         except TimeoutError:
             self._log.warning("%d outcomes are unanswered and go to the spool", len(self._outbox))
         self._backup.cut_off(self._clock.monotonic())
-        await self._backup.save()
+        try:
+            await self._backup.save()
+        except (HoldfastError, OSError) as error:
+            self._log.error("outcomes are lost with this worker: %s", error)
+            self._failed = error
         if (link := self._link) is not None and self._connected():
             try:
                 async with asyncio.timeout(FAREWELL_SECONDS):
@@ -263,7 +282,7 @@ class Agent:
         for over in self._slots.collect(now):
             self._over(over)
         for stored in self._results.collect():
-            self._end(stored.ended, ready=stored.ready)
+            self._stored(stored)
         heard, self._heard = self._heard, Heard()
         self._obey(heard, now)
         ready, spoiled = self._inputs.collect()
@@ -305,6 +324,9 @@ class Agent:
             self._take_order(lease)
         if heard.answered:
             self._answered(heard)
+        if heard.welcome is not None:
+            # Its answers have told what is owed to this store.
+            self._results.clear()
         for token in heard.stops:
             self._stop(token, now)
         for token in heard.recalls:
@@ -317,6 +339,9 @@ class Agent:
             self.drain(math.inf)
         if heard.goodbye is not None:
             self._log.warning("the coordinator said goodbye: %s", heard.goodbye.text)
+            if heard.goodbye.code == NAME_TAKEN:
+                self._refused = ConfigurationError(heard.goodbye.text)
+                self.drain(0.0)
 
     def _welcomed(self, welcome: WorkerWelcome) -> None:
         if not self._connected() or self._link is None:
@@ -338,7 +363,6 @@ class Agent:
         )
         for digest in self._inputs.code_wanted():
             self._outbox.code_wanted(digest)
-        self._results.welcomed()
         if self._draining:
             self._outbox.draining()
 
@@ -364,7 +388,10 @@ class Agent:
     def _stop(self, token: Token, now: float) -> None:
         """The lease is not ours any more: see that its attempt ends, and say nothing of it."""
         self._outbox.not_started(token)
-        if not self._unbegun(token, now):
+        if self._unbegun(token, now):
+            # A suspect that waits to run again has begun before, and nothing will answer it.
+            self._world.guard.done([token])
+        else:
             self._slots.stop(token, now)
 
     def _recall(self, token: Token, now: float) -> None:
@@ -435,14 +462,30 @@ class Agent:
 
     def _over(self, over: Over) -> None:
         self._inputs.release(over.ended.token)
-        if over.ended.token not in self._peer.leases:
-            self._counters.add("worker.outcomes_unwanted")
+        lease = self._peer.leases.get(over.ended.token)
+        if lease is None:
+            self._unwanted(over.ended)
             if over.result_path:
                 self._world.transfers.discard(over.result_path)
         elif over.result_path:
-            self._results.store(over)
+            self._results.store(over, lease.origin)
         else:
             self._end(over.ended)
+
+    def _stored(self, stored: Stored) -> None:
+        if stored.ended.token not in self._peer.leases:
+            self._unwanted(stored.ended)
+            self._results.drop(stored)
+            return
+        self._end(stored.ended, ready=stored.ready)
+        if not stored.ready:
+            self._results.clear()
+
+    def _unwanted(self, ended: Ended) -> None:
+        """Nobody answers this outcome, so that the guard is to forget it now."""
+        self._counters.add("worker.outcomes_unwanted")
+        if not self._outbox.has(ended.token):
+            self._world.guard.done([ended.token])
 
     def _end(self, ended: Ended, *, ready: bool = True) -> None:
         """Let a lease go: its outcome is in the outbox from here on."""

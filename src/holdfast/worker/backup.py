@@ -78,7 +78,7 @@ class Backup:
 
     def act(self, now: float) -> None:
         """Write what is not on disk, where that is due."""
-        if now >= self.due() and self._outbox.unspooled():
+        if now >= self.due() and self._outbox.has_unspooled:
             self._start()
 
     async def save(self) -> None:

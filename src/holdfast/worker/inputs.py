@@ -14,15 +14,15 @@ from pathlib import Path
 
 import msgspec
 
-from holdfast.errors import HoldfastError
 from holdfast.model.ids import Token
 from holdfast.model.messages import Assign, Code
-from holdfast.observe import TaskSet
+from holdfast.observe import TaskSet, logger
 from holdfast.ports import Order
 from holdfast.worker.transfers import Transfers
 
 CODE_BYTES_MAX = 64 * 1024 * 1024
 DOWNLOADS_MAX = 4
+_LOG = logger("worker.inputs")
 
 
 class Spoiled(msgspec.Struct, frozen=True, gc=False):
@@ -141,9 +141,13 @@ class Inputs:
         try:
             async with self._downloads:
                 await self._transfers.fetch(lacking.assign.payload.digest, path)
-        except (HoldfastError, OSError) as error:
+        except Exception as error:
+            # Whatever broke: an order that waited for ever would keep its lease for ever.
+            _LOG.debug("no payload of %s", lacking.assign.task.hex(), exc_info=error)
             if self._lacking.get(token) is lacking:
-                self._spoil(token, f"the payload could not be fetched: {error}")
+                self._spoil(
+                    token, f"the payload could not be fetched: {type(error).__name__}: {error}"
+                )
         else:
             if self._lacking.get(token) is lacking:
                 self._files[token] = path

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -142,6 +142,7 @@ class Slots:
                 full[lane] = None
                 refused.append(token)
         if refused:
+            self._guard.done(refused)
             self._lanes.back(refused, now)
             for lane in full:
                 self._lanes.refused(lane)
@@ -215,9 +216,16 @@ class Slots:
 
     def _take_back(self, lane: int, now: float) -> None:
         tokens = self._engine.take_back(lane)
-        self._lanes.back(tokens, now)
         for token in tokens:
             self._stops_at.pop(token, None)
+        self._unrun(tokens, now)
+
+    def _unrun(self, tokens: Sequence[Token], now: float) -> None:
+        """Put orders in line again that surely did not run; the guard must not name them."""
+        if tokens:
+            self._guard.done(tokens)
+        self._lanes.back(tokens, now)
+        for token in tokens:
             self._keeper.taken_back(token)
 
     def _ended(self, over: Over, now: float) -> None:
@@ -228,16 +236,24 @@ class Slots:
             self._stops_at.pop(token, None)
 
     def _died(self, lane: int, death: LaneDeath, now: float, overs: list[Over]) -> None:
-        self._lanes.back(death.untouched, now)
-        for token in death.untouched:
-            self._keeper.taken_back(token)
+        self._unrun(death.untouched, now)
         killed = death.killed and not death.out_of_memory
         if lane == self._lanes.slots and len(death.begun) > 1 and not killed:
             # One of them did it: each runs once alone, and only a crash alone is charged.
+            unwanted = [token for token in death.begun if token in self._stops_at]
+            overs.extend(self._stopped(token, now) for token in unwanted)
             self._lanes.back(death.begun, now, alone=True)
         else:
             overs.extend(self._perished(token, death, now) for token in death.begun)
         self._lanes.writable(lane)
+
+    def _stopped(self, token: Token, now: float) -> Over:
+        """Return the outcome of a suspect that was to be stopped, and is now: it runs no more."""
+        order = self._orders.pop(token)
+        self._lanes.lost(token, now)
+        del self._stops_at[token]
+        failure = Failure(message="it was to be stopped when its process died")
+        return Over(Ended(order.task, token, OutcomeKind.STOPPED, failure=failure))
 
     def _perished(self, token: Token, death: LaneDeath, now: float) -> Over:
         """Return the outcome of an attempt that its child took with it."""

@@ -1,0 +1,81 @@
+"""Large payloads of a client: whatever breaks on the way, nobody waits for it in vain."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from holdfast.client.carriage import Carriage
+from holdfast.errors import BlobCorruptError, ChannelClosedError
+from holdfast.model.messages import Settled
+from holdfast.model.outcome import Encoding, Payload, Reason
+from holdfast.model.task import Spec, State
+from tests.client import work
+from tests.client.scripted import Scripted, client_of
+
+LARGE = Payload(Encoding.JSON, digest=b"d" * 32, size_bytes=100_000)
+NO_ROOM = OSError(28, "No space left on device")
+BREAKS = [NO_ROOM, FileNotFoundError("gone"), BlobCorruptError("spoilt"), ValueError("a fault")]
+
+
+class Blobs:
+    """Moves nothing: raises what is left of `failures`, one for each transfer."""
+
+    def __init__(self, *failures: Exception, data: bytes = b"") -> None:
+        self.failures = list(failures)
+        self.data = data
+
+    async def put(self, path: str, payload: Payload) -> None:
+        if self.failures:
+            raise self.failures.pop(0)
+
+    async def fetch(self, digest: bytes, path: str) -> None:
+        if self.failures:
+            raise self.failures.pop(0)
+        await asyncio.to_thread(Path(path).write_bytes, self.data)
+
+
+async def no_pause(tries: int) -> None:
+    """Try again at once."""
+
+
+def settled(spec: Spec) -> Settled:
+    return Settled(spec.id, State.SUCCEEDED, Reason.NONE, LARGE, None)
+
+
+@pytest.mark.parametrize("broken", BREAKS)
+def test_an_upload_that_breaks_here_ends_the_future(tmp_path: Path, broken: Exception) -> None:
+    with client_of(Scripted(), tmp_path, blobs=Blobs(broken)) as client:
+        future = client.submit(work.double, "x" * 100_000)
+        assert future.exception(10) is broken
+        assert client.submit(work.double, 2).result(10) == 4
+
+
+@pytest.mark.parametrize("broken", BREAKS)
+def test_a_download_that_breaks_here_ends_the_future(tmp_path: Path, broken: Exception) -> None:
+    scripted = Scripted()
+    scripted.run = settled
+    with client_of(scripted, tmp_path, blobs=Blobs(broken)) as client:
+        assert client.submit(work.double, 1).exception(10) is broken
+
+
+def test_a_download_without_a_folder_ends_the_future(tmp_path: Path) -> None:
+    scripted = Scripted()
+    scripted.run = settled
+    with client_of(scripted, tmp_path / "gone", blobs=Blobs()) as client:
+        assert isinstance(client.submit(work.double, 1).exception(10), FileNotFoundError)
+
+
+def test_a_break_of_the_channel_is_tried_again(tmp_path: Path) -> None:
+    scripted = Scripted()
+    scripted.run = settled
+    blobs = Blobs(ChannelClosedError("reset"), data=b"42")
+    with client_of(scripted, tmp_path, blobs=blobs) as client:
+        assert client.submit(work.double, 1).result(10) == 42
+
+
+def test_a_payload_whose_file_is_gone_is_up_all_the_same(tmp_path: Path) -> None:
+    carriage = Carriage(Blobs(), tmp_path, no_pause)
+    assert asyncio.run(carriage.up(str(tmp_path / "gone"), LARGE)) is None

@@ -1,0 +1,131 @@
+"""What the guard is told of orders: only what may have run is named after a sudden death."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from holdfast.core.lanes import BLOCKED_SECONDS
+from holdfast.model.ids import Token
+from holdfast.model.outcome import Encoding, OutcomeKind, Payload
+from holdfast.ports import LaneDeath, Order
+from holdfast.worker.slots import Slots
+from tests.core.wording import number_of, task, token
+from tests.worker.kit import NotedGuard, ScriptedEngine
+
+CONCURRENT = 1
+
+
+class Play:
+    """The lanes of a worker with one slot, and what its guard would name."""
+
+    def __init__(self) -> None:
+        self.engine = ScriptedEngine()
+        self.guard = NotedGuard()
+        self.slots = Slots(
+            engine=self.engine,
+            guard=self.guard,
+            keeper=self,
+            slots=1,
+            concurrent_slots=4,
+            wake=lambda: None,
+            printed=lambda lane, error, data: None,
+        )
+        asyncio.run(self.slots.open())
+
+    def handed(self, order: Order, now: float) -> None:
+        """Nothing is kept of it here."""
+
+    def taken_back(self, token: Token) -> None:
+        """Nothing is kept of it here."""
+
+    def hand(self, *numbers: int, concurrent: bool = False) -> None:
+        payload = Payload(Encoding.JSON, b"[[],{}]")
+        for number in numbers:
+            order = Order(task(number), token(number), 1, "m:f", payload, "", b"", "")
+            self.slots.add(order, concurrent=concurrent)
+        self.slots.dispatch(0.0)
+
+    def learn(self) -> None:
+        """Let the function be known as short, so that it is handed ahead."""
+        self.hand(900)
+        self.engine.end(900)
+        self.slots.collect(0.0)
+        self.guard.told.clear()
+
+    @property
+    def named(self) -> list[int]:
+        named: dict[int, None] = {}
+        for verb, numbers in self.guard.told:
+            for number in numbers:
+                if verb == "started":
+                    named[number] = None
+                else:
+                    named.pop(number, None)
+        return list(named)
+
+
+@pytest.fixture
+def play() -> Play:
+    """Return lanes to which a short function is known."""
+    play = Play()
+    play.learn()
+    return play
+
+
+def test_what_was_withdrawn_and_its_neighbours_are_not_named(play: Play) -> None:
+    play.hand(1, 2, 3)
+    assert play.named == [1, 2, 3]
+    assert play.slots.withdraw(token(2), 0.0)
+    assert play.named == [1]
+    play.slots.dispatch(0.0)
+    assert play.named == [1, 3]
+
+
+def test_what_a_blocked_lane_gave_back_is_not_named(play: Play) -> None:
+    play.hand(1, 2)
+    play.slots.act(BLOCKED_SECONDS)
+    assert play.named == [1]
+
+
+def test_what_a_lane_refused_is_not_named(play: Play) -> None:
+    play.engine.room = 0
+    play.hand(1, 2)
+    assert play.named == [1]
+    play.engine.room = 5
+    play.slots.lane_writable(0)
+    play.slots.collect(0.0)
+    play.slots.dispatch(0.0)
+    assert play.named == [1, 2]
+
+
+def test_what_a_dead_child_had_not_touched_is_not_named(play: Play) -> None:
+    play.hand(1, 2)
+    play.engine.die(0, signal=11)
+    (over,) = play.slots.collect(0.0)
+    assert number_of(over.ended.token) == 1
+    assert play.named == [1]
+
+
+def test_suspects_may_have_run_and_those_to_be_stopped_run_no_more(play: Play) -> None:
+    play.hand(1, 2, 3, concurrent=True)
+    play.slots.stop(token(2), 0.0)
+    play.engine.die(CONCURRENT, signal=11)
+    (over,) = play.slots.collect(0.0)
+    assert (number_of(over.ended.token), over.ended.kind) == (2, OutcomeKind.STOPPED)
+    assert play.named == [1, 2, 3]
+    play.slots.dispatch(0.0)
+    assert play.engine.runs[1] == 2
+    assert play.engine.runs[2] == 1
+
+
+def test_each_that_the_guard_took_along_has_crashed(play: Play) -> None:
+    play.hand(1, 2, concurrent=True)
+    for number in (1, 2):
+        play.slots.lane_died(
+            CONCURRENT,
+            LaneDeath((token(number),), (), 9, 0, killed=False, out_of_memory=False, last_words=""),
+        )
+    kinds = [over.ended.kind for over in play.slots.collect(0.0)]
+    assert kinds == [OutcomeKind.CRASHED, OutcomeKind.CRASHED]
