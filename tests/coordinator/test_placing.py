@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
-from holdfast.coordinator import loading, placing
+from holdfast.coordinator import loading, placing, recalling, state
 from holdfast.core import dispatch
 from holdfast.errors import StoreDoubtError
 from holdfast.model.messages import Accepted, Answered, Assign, Draining, Pull, Recall
-from holdfast.model.outcome import OutcomeKind
+from holdfast.model.outcome import Encoding, OutcomeKind, Payload
 from holdfast.model.task import Spec, State, Wanted
+from holdfast.ports import ReadyPage
 from tests.coordinator.stage import Client, Stage, Worker, ended, perform
 
 
@@ -20,6 +22,7 @@ def _small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "WINDOW_TASKS_MAX", 8)
     monkeypatch.setattr(loading, "WINDOW_LOW_TASKS", 3)
     monkeypatch.setattr(loading, "_PAGE", 4)
+    monkeypatch.setattr(loading, "_READS_MAX", 1)
     monkeypatch.setattr(placing, "_CLAIMS_MAX", 5)
 
 
@@ -52,11 +55,11 @@ def test_windows_page_through_the_store(before: bool) -> None:
             for spec in specs:
                 await client.submit(spec)
         await _run_all(stage, workers, client, specs)
-        state = stage.coordinator.state
+        kept = stage.coordinator.state
         await stage.tick()
-        assert state.tasks == {}
-        assert state.held == {}
-        assert state.lines.lines == {}
+        assert kept.tasks == {}
+        assert kept.held == {}
+        assert kept.lines.lines == {}
 
     perform(play)
 
@@ -147,6 +150,112 @@ def test_a_class_that_nobody_serves_costs_nothing() -> None:
         assert stage.coordinator.state.tasks == {}
         await client.keep(stage.spec())
         await worker.assigned()
+
+    perform(play)
+
+
+def test_no_turn_looks_at_classes_that_nobody_serves() -> None:
+    async def play(stage: Stage) -> None:
+        client, worker = await stage.client(), await stage.worker(queues=("default",))
+        specs = [stage.spec(queue=f"tenant-{number}") for number in range(50)]
+        await client.keep(*specs)
+        lines = stage.coordinator.state.lines
+        assert (lines.lines, len(lines.unserved)) == ({}, 50)
+        reads = _reads(stage)
+        await client.keep(stage.spec())
+        await worker.settle(await worker.assigned())
+        assert not any(needs.startswith("tenant-") for needs in reads)
+        tenants = await stage.worker("t", slots=50, queues=("tenant-7", "tenant-9"))
+        assert {(await tenants.assigned()).task for _ in range(2)} == {specs[7].id, specs[9].id}
+        assert len(lines.unserved) == 48
+        await tenants.leave()
+        await stage.ticks(2)
+        assert "tenant-7" not in lines.lines, "its window was at its end"
+
+    perform(play)
+
+
+def _reads(stage: Stage) -> list[str]:
+    """Return the list to which every class is added that is read from the store."""
+    reads: list[str] = []
+    inner = stage.store.inner.ready
+
+    async def ready(needs: str, **parts: Any) -> ReadyPage:
+        reads.append(needs)
+        return await inner(needs, **parts)
+
+    stage.store.ready = ready  # type: ignore[attr-defined]
+    return reads
+
+
+def test_a_line_whose_workers_left_is_read_again_for_the_next() -> None:
+    async def play(stage: Stage) -> None:
+        client, worker = await stage.client(), await stage.worker("a")
+        specs = [stage.spec() for _ in range(3)]
+        await client.keep(*specs)
+        await worker.end(await worker.assigned(), run_us=10_000_000)
+        await worker.assigned()
+        await worker.leave()
+        await stage.quiet()
+        kept = stage.coordinator.state
+        assert (kept.lines.lines, list(kept.lines.unserved)) == ({}, ["default"])
+        assert kept.lines.stock.bytes == 0
+        assert list(kept.tasks) == [specs[1].id]
+        again = await stage.worker("b")
+        assert (await again.assigned()).task == specs[2].id
+
+    perform(play)
+
+
+def test_names_of_classes_without_tasks_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "UNSERVED_MIN", 4)
+    monkeypatch.setattr(loading, "UNSERVED_MIN", 4)
+
+    async def play(stage: Stage) -> None:
+        client = await stage.client()
+        for number in range(40):
+            await client.keep(spec := stage.spec(queue=f"q{number}"))
+            if number:
+                await client.want(spec.id, Wanted.CANCEL)
+        unserved = stage.coordinator.state.lines.unserved
+        assert "q0" in unserved
+        assert len(unserved) <= 2 * 4
+
+    perform(play)
+
+
+def test_windows_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "WINDOWS_BYTES_MAX", 100_000)
+
+    async def play(stage: Stage) -> None:
+        client, worker = await stage.client(), await stage.worker(slots=3)
+        specs = [
+            stage.spec(queue=f"q{n % 2}", payload=Payload(Encoding.JSON, b"x" * 10_000))
+            for n in range(80)
+        ]
+        for first in range(0, 80, 8):
+            await client.keep(*specs[first : first + 8])
+            cached = stage.coordinator.state.tasks.values()
+            waiting = [task for task in cached if task.life.state is State.QUEUED]
+            assert sum(len(task.spec.payload.data) for task in waiting) <= 220_000
+        await _run_all(stage, [worker], client, specs)
+        await stage.tick()
+        assert stage.coordinator.state.lines.stock.bytes == 0
+
+    perform(play)
+
+
+def test_short_work_of_another_class_does_not_overtake_a_long_task_for_ever() -> None:
+    async def play(stage: Stage) -> None:
+        client, worker = await stage.client(), await stage.worker(slots=1)
+        await client.keep(*(stage.spec("short:f", queue="s") for _ in range(3)))
+        await worker.end(await worker.assigned())
+        ahead = [await worker.assigned() for _ in range(2)]
+        await client.keep(long := stage.spec("long:f", queue="l"))
+        await client.keep(*(stage.spec("short:f", queue="s") for _ in range(9)))
+        assert not any(isinstance(message, Assign) for message in await worker.hears())
+        await worker.say(*(ended(order) for order in ahead))
+        assert (await worker.assigned()).task == long.id
 
     perform(play)
 
@@ -322,6 +431,65 @@ def test_waiting_work_is_recalled_for_an_idle_worker() -> None:
         moved = [await b.assigned() for _ in range(2)]
         assert {order.task for order in moved} == {order.task for order in orders[2:]}
         assert stage.counters.get("recalls") == 2
+
+    perform(play)
+
+
+async def _behind(stage: Stage, client: Client, worker: Worker, *specs: Spec) -> list[Assign]:
+    """Give a worker several tasks ahead, by having it run the first in no time."""
+    await client.keep(stage.spec(specs[0].function, queue=specs[0].queue))
+    await worker.settle(await worker.assigned())
+    await client.keep(*specs)
+    return [await worker.assigned() for _ in specs]
+
+
+def test_work_is_recalled_from_whoever_holds_what_the_idle_can_run() -> None:
+    async def play(stage: Stage) -> None:
+        client = await stage.client()
+        a, b = await stage.worker("a", queues=("a",)), await stage.worker("b", queues=("b",))
+        await _behind(stage, client, a, *(stage.spec("m:a", queue="a") for _ in range(10)))
+        await _behind(stage, client, b, *(stage.spec("m:b", queue="b") for _ in range(4)))
+        await stage.worker("c", slots=2, queues=("b",))
+        for _ in range(5):
+            stage.clock.pass_by(0.06)
+            await stage.tick(0.0)
+        assert sum(isinstance(message, Recall) for message in await b.hears()) == 2
+        assert not any(isinstance(message, Recall) for message in await a.hears())
+
+    perform(play)
+
+
+def test_waiting_work_makes_way_for_what_is_more_urgent() -> None:
+    async def play(stage: Stage) -> None:
+        client, worker = await stage.client(), await stage.worker()
+        orders = await _behind(stage, client, worker, *(stage.spec() for _ in range(4)))
+        await worker.start(orders[0])
+        equal, urgent = stage.spec("long:f"), stage.spec("long:f", priority=5)
+        await client.keep(equal)
+        await stage.tick(0.1)
+        assert not any(isinstance(message, Recall) for message in await worker.hears())
+        await client.keep(urgent)
+        await stage.tick(0.1)
+        recalls = [message for message in await worker.hears() if isinstance(message, Recall)]
+        assert {recall.token for recall in recalls} == {order.token for order in orders[1:]}
+        await stage.tick(0.1)
+        assert await worker.hears() == [], "not twice within a second"
+        await worker.say(*(ended(order, OutcomeKind.RETURNED) for order in orders[1:]))
+        await worker.end(orders[0])
+        assert (await worker.assigned()).task == urgent.id
+
+    perform(play)
+
+
+def test_what_was_given_back_too_often_is_left_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recalling, "_RETURNS_MAX", 0)
+
+    async def play(stage: Stage) -> None:
+        client, worker = await stage.client(), await stage.worker()
+        await _behind(stage, client, worker, *(stage.spec() for _ in range(4)))
+        await stage.worker("idle")
+        await stage.ticks(3)
+        assert not any(isinstance(message, Recall) for message in await worker.hears())
 
     perform(play)
 

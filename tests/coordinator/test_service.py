@@ -12,11 +12,19 @@ from holdfast.coordinator import inbox, service
 from holdfast.coordinator.facts import Death
 from holdfast.errors import StoreDoubtError, StoreFullError, StoreRefusedError
 from holdfast.model.ids import TaskId
-from holdfast.model.messages import Accepted, Answered, Assign, Ended, Refused, Submit
+from holdfast.model.messages import (
+    Accepted,
+    Answered,
+    Assign,
+    Ended,
+    Goodbye,
+    Refused,
+    Submit,
+)
 from holdfast.model.outcome import Answer, Encoding, OutcomeKind, Payload, Reason
-from holdfast.model.task import Phase, State, Wanted
+from holdfast.model.task import Phase, State, Task, Wanted
 from holdfast.ports import Changes, Update
-from tests.coordinator.stage import DONE, Stage, perform
+from tests.coordinator.stage import DONE, Stage, Worker, perform
 
 ODD = Payload(Encoding.JSON, b"odd")
 
@@ -71,6 +79,92 @@ def test_an_idle_coordinator_commits_nothing() -> None:
             await stage.tick()
             await worker.say()
         assert stage.counters.get("commits") == commits
+
+    perform(play)
+
+
+def test_everyone_who_submits_what_the_store_has_already_is_answered() -> None:
+    async def play(stage: Stage) -> None:
+        worker, first = await stage.worker(), await stage.client("first")
+        plain, keyed = stage.spec(), stage.spec(key="k")
+        await first.keep(plain, keyed)
+        for _ in range(2):
+            await worker.settle(await worker.assigned())
+        second, third = await stage.client("b"), await stage.client("c")
+        stage.store.gate = asyncio.Event()
+        await first.submit(stage.spec())
+        await stage.store.reached.wait()
+        # All of this is decided in one turn, whose insert of `plain` is refused.
+        await second.submit(plain, keyed)
+        await third.submit(replace(plain, function="m:other"))
+        await third.submit(plain)
+        await stage.quiet()
+        stage.store.gate.set()
+        for client in (second, third):
+            assert (await client.settled(plain.id)).result == DONE
+        assert (await second.next(Accepted)).tasks
+        heard = await third.hears()
+        assert [m.code for m in heard if isinstance(m, Refused)] == ["key_conflict"]
+        assert stage.counters.get("changes_refused") == 1
+
+    perform(play)
+
+
+def test_who_submits_a_key_again_in_a_turn_that_is_refused_is_answered() -> None:
+    async def play(stage: Stage) -> None:
+        first, second = await stage.client("a"), await stage.client("b")
+        await first.keep(spec := stage.spec(key="k"))
+        other = replace(stage.spec(key="k"), submitted_ms=spec.submitted_ms)
+        # What this turn reads of the store is older than what it writes.
+        stage.store.load_keys = _nothing_once(stage)  # type: ignore[attr-defined]
+        stage.store.gate = asyncio.Event()
+        await first.submit(stage.spec())
+        await stage.store.reached.wait()
+        await first.submit(spec)
+        await second.submit(other)
+        await stage.quiet()
+        stage.store.gate.set()
+        accepted = await second.next(Accepted)
+        assert accepted.known == ((other.id, spec.id),)
+
+    perform(play)
+
+
+def _nothing_once(stage: Stage) -> Any:
+    """Return a reader of keys that finds nothing the first time."""
+    inner, calls = stage.store.inner.load_keys, 0
+
+    async def load_keys(keys: list[str]) -> list[Task]:
+        nonlocal calls
+        calls += 1
+        return await inner(keys) if calls > 1 else []
+
+    return load_keys
+
+
+def test_what_was_heard_of_workers_that_left_long_ago_is_forgotten() -> None:
+    async def play(stage: Stage) -> None:
+        client, stays = await stage.client(), await stage.worker("stays")
+        await client.keep(stage.spec())
+        await stays.assigned()
+        for number in range(5):
+            worker = await stage.worker(f"w{number}")
+            await worker.leave()
+            await stage.quiet()
+            stage.coordinator.post(None, Death(f"id-w{number}", 1, certain=True))
+        await stage.tick()
+        state = stage.coordinator.state
+        assert {"id-w0", "id-w4"} <= set(state.heard)
+        assert len(state.buried) == 5
+        for _ in range(80):
+            await stage.tick(60.0, deaf=0.0)
+        assert set(state.heard) <= {"id-stays"}
+        assert (state.buried, state.reported, state.lapsed.keys() - {"id-stays"}) == ({}, {}, set())
+        assert len(state.workers) == 6
+        hello = stage.hello("w0", number=1)
+        peer = Worker(stage.dial())
+        await peer.send(hello)
+        assert (await peer.next(Goodbye)).code == "late_hello"
 
     perform(play)
 

@@ -9,9 +9,20 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from msgspec.structs import replace
 
 from holdfast.core import dispatch
-from holdfast.core.dispatch import HORIZON_US, LONG_US, OVERHEAD_US, Crew, Line, Lines, Offer, Pace
+from holdfast.core.dispatch import (
+    HORIZON_US,
+    LONG_US,
+    OVERHEAD_US,
+    Crew,
+    Line,
+    Lines,
+    Offer,
+    Pace,
+    weight,
+)
 from holdfast.model.ids import TaskId
 from holdfast.model.limits import OUTSTANDING_MAX
 from holdfast.model.outcome import Encoding, Payload
@@ -19,11 +30,12 @@ from holdfast.model.task import Spec, rank_of
 
 SHORT_US = 1_000
 MINUTE_MS = 60_000
-LOW, PAGE_MAX = 3, 5
+LOW, PAGE_MAX, SIZE_MAX = 3, 5, 10
 """A window of the machine below is filled while it holds fewer than this, by this many."""
 
 
 def offer(
+    identity: str = "w",
     *,
     slots: int = 1,
     concurrent_slots: int = 0,
@@ -32,7 +44,12 @@ def offer(
     pull: bool = False,
 ) -> Offer:
     return Offer(
-        "w", slots=slots, concurrent_slots=concurrent_slots, queues=queues, tags=tags, pull=pull
+        identity,
+        slots=slots,
+        concurrent_slots=concurrent_slots,
+        queues=queues,
+        tags=tags,
+        pull=pull,
     )
 
 
@@ -170,10 +187,30 @@ def test_the_least_loaded_worker_has_the_least_work_for_each_slot() -> None:
 def test_the_crew_knows_who_serves_a_class() -> None:
     crew = Crew()
     assert not crew.served("default")
-    crew.offers["a"] = offer(queues=["a"])
-    crew.offers["b"] = both = offer()
+    crew.come(offer("a", queues=["a"]))
+    crew.come(both := offer("b"))
     assert crew.served("default")
     assert list(crew.serving("default")) == [both]
+    crew.come(narrow := offer("b", queues=["a"]))
+    assert not crew.served("default")
+    assert list(crew.serving("a")) == [crew.offers["a"], narrow]
+    for identity in ("a", "b", "b"):
+        crew.go(identity)
+    assert not crew.served("a")
+    assert crew.offers == {}
+
+
+def test_who_serves_a_class_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "_CLASSES_MAX", 2)
+    asked: list[str] = []
+    serves = Offer.serves
+    monkeypatch.setattr(Offer, "serves", lambda o, needs: asked.append(needs) or serves(o, needs))
+    crew = Crew()
+    crew.come(offer())
+    for needs in ("a", "b", "a", "b", "a"):
+        assert crew.served(needs)
+    assert asked == ["a", "b"]
+    assert all(crew.served(needs) for needs in "abcdabcd"), "however many are remembered"
 
 
 # The line: priorities first, first come first served within one, and waiting outweighs priority.
@@ -212,7 +249,7 @@ def test_a_class_of_which_the_store_may_have_more_keeps_nothing_before_it_was_re
     assert lines.new("default") is line
     assert lines.line("default") is line
     assert not line.push(1, b"a")
-    line.fill([(1, b"a"), (3, b"c")], more=True)
+    assert line.fill([(1, b"a", 0), (3, b"c", 0)], more=True) == [b"a", b"c"]
     assert line.push(2, b"b")
     assert line.push(2, b"b")
     assert not line.push(4, b"d")
@@ -221,11 +258,66 @@ def test_a_class_of_which_the_store_may_have_more_keeps_nothing_before_it_was_re
 
 def test_a_class_that_nobody_serves_holds_nothing() -> None:
     lines = Lines()
-    lines.new("default").push(1, b"a")
+    lines.new("default").push(1, b"a", 100)
     lines.forget("default")
     lines.forget("unknown")
+    assert (lines.lines, lines.touched()) == ({}, [])
+    assert (lines.stock.bytes, lines.stock.lines) == (0, 0)
+    assert list(lines.unserved) == ["default", "unknown"]
     line = lines.line("default")
     assert (line.head(), line.held, line.more, line.tail) == (None, {}, True, None)
+    assert list(lines.unserved) == ["unknown"]
+
+
+def test_only_lines_that_changed_are_looked_at_and_those_at_their_end_are_forgotten() -> None:
+    lines = Lines()
+    full, last = lines.new("full"), lines.new("last")
+    for line in (full, last):
+        line.push(1, b"a")
+    for line in lines.touched():
+        lines.looked_at(line)
+    assert lines.touched() == []
+    last.pop()
+    assert lines.touched() == [last]
+    lines.looked_at(last)
+    assert lines.lines == {"full": full}
+    full.reread()
+    assert lines.touched() == [full]
+
+
+def test_what_all_lines_weigh_is_bounded_and_no_line_starves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dispatch, "WINDOWS_BYTES_MAX", 100)
+    lines = Lines()
+    greedy = lines.new("greedy")
+    for rank in range(1, 10):
+        assert greedy.push(rank, bytes([rank]), 10)
+    assert greedy.push(10, b"\x0a", 10)
+    assert not greedy.push(11, b"\x0b", 10)
+    assert (greedy.more, greedy.tail, greedy.bytes) == (True, (5, b"\x05"), 50)
+    assert greedy.short(100)
+    page = [(rank, bytes([rank]), 10) for rank in range(6, 30)]
+    assert len(greedy.fill(page, more=False)) == 5
+    assert (greedy.more, greedy.tail, lines.stock.bytes) == (True, (10, b"\x0a"), 100)
+    assert not greedy.short(100), "few tasks, but no room"
+    modest = lines.line("modest")
+    assert modest.short(100)
+    assert len(modest.fill(page, more=False)) == 5, "its share"
+    heavy = lines.line("heavy")
+    assert heavy.fill([(1, b"h", 1_000), (2, b"i", 1_000)], more=False) == [b"h"]
+    assert (heavy.more, heavy.tail) == (True, (1, b"h"))
+    for line in (greedy, modest, heavy):
+        while line.head() is not None:
+            line.pop()
+    assert lines.stock.bytes == 0
+
+
+def test_a_row_weighs_something_without_a_payload() -> None:
+    empty = spec(1, submitted_ms=0)
+    full = replace(empty, payload=Payload(Encoding.JSON, b"x" * 5_000))
+    assert weight(full) == weight(empty) + 5_000
+    assert weight(empty) > 0
 
 
 def test_what_left_is_not_offered_and_what_came_back_is_offered_once() -> None:
@@ -257,7 +349,7 @@ def test_a_full_window_is_cut_past_tasks_that_left(monkeypatch: pytest.MonkeyPat
     line.push(2, b"\x02")
     assert line.tail == (5, b"\x05")
     assert not line.push(*tasks[8])
-    line.fill([entry for entry in tasks[5:] if entry[0] != 8], more=False)
+    line.fill([(*entry, 0) for entry in tasks[5:] if entry[0] != 8], more=False)
     assert drained(line) == [1, 2, 3, 4, 5, 6, 7, 9, 10, 11]
 
 
@@ -283,7 +375,7 @@ def test_a_page_never_doubles_what_is_held_and_drops_what_left(
         line.remove(bytes([rank]))
     # Nobody served the class when more came: the store is read again from the start.
     line.more, line.tail = True, None
-    line.fill([(rank, bytes([rank])) for rank in (1, 2, 9)], more=False)
+    line.fill([(rank, bytes([rank]), 0) for rank in (1, 2, 9)], more=False)
     assert len(line.entries) == 3
     assert drained(line) == [1, 2, 9]
 
@@ -302,12 +394,17 @@ def test_what_is_put_back_beyond_the_window_waits_in_the_store(
     assert drained(line) == [1, 2, 3, 4]
 
 
+def size_of(entry: tuple[int, bytes]) -> int:
+    return int.from_bytes(entry[1], "big") * 7 % (SIZE_MAX + 1)
+
+
 class Window(RuleBasedStateMachine):
     """A line over a store that pages, against a sorted list of all that is claimable."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.line = Lines().new("default")
+        self.lines = Lines()
+        self.line = self.lines.new("default")
         self.store: list[tuple[int, bytes]] = []
         self.away: list[tuple[int, bytes]] = []
         self.made = 0
@@ -320,7 +417,7 @@ class Window(RuleBasedStateMachine):
 
     def back(self, entry: tuple[int, bytes]) -> None:
         bisect.insort(self.store, entry)
-        self.line.push(*entry)
+        self.line.push(*entry, size_of(entry))
 
     @precondition(lambda self: self.store)
     @rule(places=st.lists(st.integers(0, 20), min_size=1, max_size=4))
@@ -357,21 +454,21 @@ class Window(RuleBasedStateMachine):
         self.come(ranks)
         for entry in taken:
             bisect.insort(self.store, entry)
-            self.line.restore(*entry)
+            self.line.restore(*entry, size_of(entry))
 
-    @precondition(lambda self: self.line.more and len(self.line.held) < LOW)
+    @precondition(lambda self: self.line.short(LOW))
     @rule(limit=st.integers(1, PAGE_MAX))
     def is_filled(self, limit: int) -> None:
         after = self.line.tail
         beyond = [entry for entry in self.store if after is None or entry > after]
-        self.line.fill(beyond[:limit], more=len(beyond) > limit)
+        page = [(*entry, size_of(entry)) for entry in beyond[:limit]]
+        self.line.fill(page, more=len(beyond) > limit)
 
     @precondition(lambda self: self.made > 40)
     @rule()
     def nobody_serves_it(self) -> None:
-        lines = Lines()
-        lines.lines["default"] = self.line
-        lines.forget("default")
+        self.lines.forget("default")
+        self.line = self.lines.line("default")
 
     @invariant()
     def the_window_holds_all_up_to_its_tail_and_nothing_else(self) -> None:
@@ -389,10 +486,14 @@ class Window(RuleBasedStateMachine):
     def the_window_is_bounded(self) -> None:
         assert len(self.line.held) <= len(self.line.entries)
         assert len(self.line.entries) <= 2 * dispatch.WINDOW_TASKS_MAX + PAGE_MAX
+        weights = sum(self.line.held.values())
+        assert weights == self.line.bytes == self.lines.stock.bytes
+        assert weights <= dispatch.WINDOWS_BYTES_MAX + 2 * SIZE_MAX
 
 
 def test_no_task_is_lost_or_doubled(monkeypatch: pytest.MonkeyPatch) -> None:
     small_windows(monkeypatch)
+    monkeypatch.setattr(dispatch, "WINDOWS_BYTES_MAX", 5 * SIZE_MAX)
     case = Window.TestCase()
     case.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
     case.runTest()

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from holdfast.coordinator.facts import Ahead, Closed, Death, Hello
 from holdfast.coordinator.reconcile import lapsed_before
 from holdfast.coordinator.sessions import Session, WorkerSession
+from holdfast.coordinator.state import UNSERVED_MIN
 from holdfast.coordinator.turn import Item, Turn
 from holdfast.model.ids import TaskId
 from holdfast.model.limits import WINDOW_LOW_TASKS, WINDOW_TASKS_MAX
@@ -18,6 +19,8 @@ from holdfast.ports import Store
 
 _DUE_MAX = 1_000
 _PAGE = WINDOW_TASKS_MAX // 2
+_READS_MAX = 256
+"""Lines that one turn reads on, so that a turn has a bound; the next one reads the others."""
 
 
 async def load(turn: Turn, items: Iterable[Item], store: Store) -> None:
@@ -78,13 +81,21 @@ def _report(turn: Turn, session: Session | None, message: object) -> Death | Non
 
 async def _fill_lines(turn: Turn, store: Store) -> None:
     state = turn.state
-    for needs, line in list(state.lines.lines.items()):
-        if line.more:
-            if len(line.held) < WINDOW_LOW_TASKS and state.crew.served(needs):
-                page = await store.ready(needs, after=line.tail, limit=_PAGE)
-                state.fill(needs, page.tasks, more=page.more)
-        elif not line.held:
-            del state.lines.lines[needs]
+    reads = 0
+    for line in state.lines.touched():
+        if line.short(WINDOW_LOW_TASKS):
+            if reads >= _READS_MAX:
+                turn.unread = True
+                break
+            reads += 1
+            page = await store.ready(line.needs, after=line.tail, limit=_PAGE)
+            state.fill(line, page.tasks, more=page.more)
+        state.lines.looked_at(line)
+    if len(state.lines.unserved) >= state.unserved_max:
+        state.lines.unserved = {
+            needs: None for needs in await store.classes() if needs not in state.lines.lines
+        }
+        state.unserved_max = UNSERVED_MIN + 2 * len(state.lines.unserved)
 
 
 def make_due_claimable(turn: Turn) -> None:

@@ -54,6 +54,7 @@ def perform(turn: Turn, now: float, *, distrust: bool) -> bool:
         dismiss(state, session, reason, now)
     if turn.dismissed or turn.welcomed:
         state.release_unserved()
+    state.forget_gone(now)
     return turn.more or bool(turn.welcomed)
 
 
@@ -67,7 +68,7 @@ def _welcome(
     if old is not None:
         dismiss(state, old, "replaced by a newer session of this worker", now)
     state.sessions[session.identity] = session
-    state.crew.offers[session.identity] = session.offer
+    state.come(session.offer)
     state.reported.pop(session.identity, None)
     state.lapsed.pop(session.identity, None)
     for answer in answers:
@@ -85,7 +86,7 @@ def dismiss(state: CoordinatorState, session: WorkerSession, reason: str, now: f
     """Close a worker's session: no claim for that worker before its next hello."""
     if state.sessions.get(session.identity) is session:
         del state.sessions[session.identity]
-        del state.crew.offers[session.identity]
+        state.crew.go(session.identity)
         state.heard[session.identity] = max(session.heard, state.heard.get(session.identity, 0.0))
     session.close(reason)
 

@@ -11,11 +11,14 @@ import heapq
 from holdfast.coordinator.sessions import WorkerSession
 from holdfast.coordinator.turn import Turn
 from holdfast.core import lease
-from holdfast.core.dispatch import Line, Offer
+from holdfast.core.dispatch import Line, Offer, weight
 from holdfast.model.ids import TOKEN_BYTES, Token
 from holdfast.model.messages import Assign
 from holdfast.model.task import State, Task, rank_of
 from holdfast.ports import Attempt
+
+Head = tuple[tuple[int, bytes], str, Line]
+"""The first of a line, its class, and the line."""
 
 _CLAIMS_MAX = 2_000
 """Claims of one turn, so that a turn has a bound."""
@@ -25,15 +28,9 @@ _PASSED_MAX = 64
 
 def place(turn: Turn) -> bool:
     """Claim what can be claimed now. Returns whether more could be claimed in another turn."""
-    served = {
-        identity: lines
-        for identity, offer in turn.state.crew.offers.items()
-        if not offer.full and (lines := _lines_of(turn, offer))
-    }
-    waiting = [
-        (turn.state.crew.offers[identity].load, order, identity)
-        for order, identity in enumerate(served)
-    ]
+    offers = turn.state.crew.offers
+    served, dry = _heads(turn, [offer for offer in offers.values() if not offer.full])
+    waiting = [(offers[identity].load, order, identity) for order, identity in enumerate(served)]
     heapq.heapify(waiting)
     claims = 0
     while waiting and claims < _CLAIMS_MAX:
@@ -47,52 +44,73 @@ def place(turn: Turn) -> bool:
             heapq.heappush(waiting, (session.offer.load, order, identity))
         for line, task in passed:
             # What this worker must not run, the next one may.
-            line.restore(rank_of(task.spec), task.spec.id)
-    dry = any(line.more and not line.held for lines in served.values() for _, line in lines)
-    return claims >= _CLAIMS_MAX or (claims > 0 and dry)
+            line.restore(rank_of(task.spec), task.spec.id, weight(task.spec))
+    dried = any(not line.held for line in dry)
+    return turn.unread or claims >= _CLAIMS_MAX or (claims > 0 and dried)
 
 
-def _lines_of(turn: Turn, offer: Offer) -> list[tuple[str, Line]]:
-    lines = turn.state.lines.lines.items()
-    return [(needs, line) for needs, line in lines if line.held and offer.serves(needs)]
+def _heads(turn: Turn, offers: list[Offer]) -> tuple[dict[str, list[Head]], list[Line]]:
+    """Return the heaps of the workers with room, and the lines that may run dry before the store.
+
+    An entry may be older than the head of its line: it is compared when its turn has come.
+    """
+    heaps: dict[str, list[Head]] = {offer.identity: [] for offer in offers}
+    dry: list[Line] = []
+    for needs, line in turn.state.lines.lines.items() if heaps else ():
+        first = line.head()
+        if first is None:
+            continue
+        for offer in turn.state.crew.serving(needs):
+            heap = heaps.get(offer.identity)
+            if heap is not None:
+                heap.append((first, needs, line))
+        if line.more:
+            dry.append(line)
+    for heap in heaps.values():
+        heapq.heapify(heap)
+    return {identity: heap for identity, heap in heaps.items() if heap}, dry
 
 
 def _place_one(
-    turn: Turn,
-    session: WorkerSession,
-    lines: list[tuple[str, Line]],
-    passed: list[tuple[Line, Task]],
+    turn: Turn, session: WorkerSession, heads: list[Head], passed: list[tuple[Line, Task]]
 ) -> bool:
-    """Give one task to a worker; False where none fits it."""
+    """Give one task to a worker; False where none fits it.
+
+    What stands first and finds no room keeps the room from what stands behind it: short work
+    never overtakes a long task for ever.
+    """
     offer = session.offer
-    closed: list[Line] = []
-    while True:
-        best: Line | None = None
-        head: tuple[int, bytes] | None = None
-        for _, line in lines:
-            first = line.head() if line not in closed else None
-            if first is not None and (head is None or first < head):
-                best, head = line, first
-        if best is None or head is None:
-            return False
-        task = turn.get(head[1])
+    full: list[bool] = []
+    while heads:
+        entry, needs, line = heads[0]
+        first = line.head()
+        if first is None:
+            heapq.heappop(heads)
+            continue
+        if first != entry:
+            heapq.heapreplace(heads, (first, needs, line))
+            continue
+        task = turn.get(first[1])
         if task is None or task.life.state is not State.QUEUED or task.life.due_ms:
-            turn.pop(best)
-            continue
-        if _avoids(turn, task, session):
+            turn.pop(line)
+        elif task.spec.concurrent in full:
+            heapq.heappop(heads)
+        elif _avoids(turn, task, session):
             if len(passed) >= _PASSED_MAX:
-                closed.append(best)
+                heapq.heappop(heads)
             else:
-                turn.pop(best)
-                passed.append((best, task))
-            continue
-        cost_us = turn.state.pace.cost_us(task.spec.function)
-        if not offer.takes(cost_us, concurrent=task.spec.concurrent):
-            closed.append(best)
-            continue
-        turn.pop(best)
-        if _claim(turn, session, task, cost_us):
-            return True
+                turn.pop(line)
+                passed.append((line, task))
+        else:
+            cost_us = turn.state.pace.cost_us(task.spec.function)
+            if not offer.takes(cost_us, concurrent=task.spec.concurrent):
+                full.append(task.spec.concurrent)
+                heapq.heappop(heads)
+                continue
+            turn.pop(line)
+            if _claim(turn, session, task, cost_us):
+                return True
+    return False
 
 
 def _avoids(turn: Turn, task: Task, session: WorkerSession) -> bool:

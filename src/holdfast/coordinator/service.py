@@ -124,7 +124,7 @@ class Coordinator:
         for task in await self.store.running():
             state.keep(task)
         for needs in await self.store.classes():
-            state.lines.line(needs)
+            state.lines.forget(needs)
         state.next_due_ms = await self.store.next_due_ms()
         for identity in state.held:
             outages = state.workers[identity].outages if identity in state.workers else 0

@@ -10,11 +10,17 @@ from collections.abc import Iterable
 
 from holdfast.coordinator.facts import Death
 from holdfast.coordinator.sessions import ClientSession, WorkerSession
-from holdfast.core.dispatch import Crew, Lines, Pace
+from holdfast.core.dispatch import Crew, Line, Lines, Offer, Pace, weight
 from holdfast.core.session import Known
+from holdfast.model.ids import TaskId
 from holdfast.model.task import Lease, State, Task, needs_of, rank_of
 from holdfast.ports import StoreFacts, WorkerRow
 
+UNSERVED_MIN = 1_000
+"""So many names of unserved classes are kept before the store is asked which of them it has."""
+GONE_SECONDS = 3_600.0
+"""How long what was heard of a worker is kept that is not here and holds nothing."""
+_FORGET_SECONDS = 60.0
 LAPSED_MAX = 4_096
 """Lapsed leases of one worker that its guard's report can still put right."""
 
@@ -47,6 +53,10 @@ class CoordinatorState:
         """Worker identity → the report of a death whose socket is still being read."""
         self.watchers: dict[bytes, list[ClientSession]] = {}
         self.next_due_ms = 0
+        self.unserved_max = UNSERVED_MIN
+        """With so many unserved classes, the store is asked which of them still have tasks."""
+        self.forget_at = 0.0
+        """When to look next for workers to forget, on the monotonic clock."""
         self.recalled: dict[bytes, float] = {}
         """Token → when it was recalled last, on the monotonic clock."""
         self.recall_at = 0.0
@@ -102,10 +112,18 @@ class CoordinatorState:
         cached = self.tasks.pop(task.spec.id, None)
         if cached is not None and cached.life.state is State.RUNNING:
             self._unhold(cached)
-        line = self.lines.line(needs_of(task.spec))
-        line.remove(task.spec.id)
-        # It may be claimable all the same: its line is read anew from the head.
-        line.more, line.tail = True, None
+        line = self.lines.lines.get(needs := needs_of(task.spec))
+        if line is not None:
+            line.remove(task.spec.id)
+        # It may be claimable all the same.
+        self.reread(needs)
+
+    def reread(self, needs: str) -> None:
+        """Take it that the store has tasks of a class that are not known: read it from its head."""
+        if self.crew.served(needs):
+            self.lines.line(needs).reread()
+        else:
+            self.lines.forget(needs)
 
     def _unhold(self, task: Task) -> None:
         held = self.held.get(task.life.worker)
@@ -119,14 +137,12 @@ class CoordinatorState:
         if not self.next_due_ms or due_ms < self.next_due_ms:
             self.next_due_ms = due_ms
 
-    def fill(self, needs: str, tasks: Iterable[Task], *, more: bool) -> None:
-        """Take a page of claimable tasks of one class into its window."""
-        page = list(tasks)
-        for task in page:
-            self.tasks[task.spec.id] = task
-        self.lines.line(needs).fill(
-            ((rank_of(task.spec), task.spec.id) for task in page), more=more
-        )
+    def fill(self, line: Line, page: Iterable[Task], *, more: bool) -> None:
+        """Take a page of claimable tasks of one class into its window, as far as there is room."""
+        tasks = {task.spec.id: task for task in page}
+        entries = ((rank_of(t.spec), t.spec.id, weight(t.spec)) for t in tasks.values())
+        for task_id in line.fill(entries, more=more):
+            self.tasks[task_id] = tasks[TaskId(task_id)]
 
     def watch(self, session: ClientSession, task_id: bytes) -> None:
         """Tell this client when the task is settled."""
@@ -147,18 +163,42 @@ class CoordinatorState:
 
     def forget_cut(self) -> None:
         """Forget the tasks that left a window because it was too long."""
-        for line in self.lines.lines.values():
-            for task_id in line.cut:
-                task = self.tasks.get(task_id)
-                waits = task is not None and task.life.state is State.QUEUED
-                if waits and task_id not in line.held:
-                    del self.tasks[task_id]
-            line.cut.clear()
+        cut = self.lines.stock.cut
+        for line, task_id in cut:
+            task = self.tasks.get(task_id)
+            waits = task is not None and task.life.state is State.QUEUED
+            if waits and task_id not in line.held:
+                del self.tasks[task_id]
+        cut.clear()
+
+    def come(self, offer: Offer) -> None:
+        """A worker is here: what waits for it is read from the store."""
+        self.crew.come(offer)
+        for needs in [needs for needs in self.lines.unserved if offer.serves(needs)]:
+            self.lines.line(needs)
 
     def release_unserved(self) -> None:
         """Drop the windows of classes that no present worker serves."""
-        for needs, line in self.lines.lines.items():
+        for needs, line in list(self.lines.lines.items()):
             if not self.crew.served(needs):
                 for task_id in line.held:
                     self.tasks.pop(task_id, None)
                 self.lines.forget(needs)
+
+    def forget_gone(self, now: float) -> None:
+        """Forget what was heard of workers that hold nothing and left long ago.
+
+        Their rows stay: a hello is judged by them.
+        """
+        if now < self.forget_at:
+            return
+        self.forget_at = now + _FORGET_SECONDS
+        for identity in dict.fromkeys([*self.heard, *self.buried, *self.lapsed, *self.reported]):
+            if identity in self.held or identity in self.sessions:
+                continue
+            # Of one that was never heard, the time counts from here.
+            if now - self.heard.setdefault(identity, now) > GONE_SECONDS:
+                del self.heard[identity]
+                self.buried.pop(identity, None)
+                self.lapsed.pop(identity, None)
+                self.reported.pop(identity, None)

@@ -68,11 +68,12 @@ def no_room(spec: Spec) -> Refused:
 
 
 def _repeated(turn: Turn, session: ClientSession, spec: Spec, known: Task) -> None:
+    turn.join(known.spec.id)
     differs = admission.difference(known.spec, spec)
     if differs:
         name = f"key {spec.key!r}" if known.spec.id != spec.id else "id"
         text = f"the {name} is known with other contents: {differs} differ"
-        turn.say(session, Refused(spec.id, "key_conflict", text))
+        turn.say(session, Refused(spec.id, "key_conflict", text), about=known.spec.id)
         return
     turn.accepted[session].append((spec.id, known.spec.id))
     watch(turn, session, known.spec.id)
@@ -86,6 +87,7 @@ def watch(turn: Turn, session: ClientSession, task_id: TaskId) -> None:
     elif task.life.state >= TERMINAL_MIN and task_id not in turn.changes:
         turn.say(session, settled(task))
     else:
+        turn.join(task_id)
         turn.watched.append((session, task_id))
 
 

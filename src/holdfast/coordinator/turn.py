@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from holdfast.coordinator.sessions import ClientSession, Session, WorkerSession
 from holdfast.coordinator.state import CoordinatorState
-from holdfast.core.dispatch import Line
+from holdfast.core.dispatch import Line, weight
 from holdfast.model.ids import Entropy, TaskId, Token
 from holdfast.model.limits import ERROR_TEXT_BYTES_MAX
 from holdfast.model.messages import LeaseAnswer, Message, Submit
@@ -77,12 +77,13 @@ class Turn:
         self.counts: dict[str, int] = {}
         self.due: list[Task] = []
         self.more = False
+        self.unread = False
+        """Whether lines are left that this turn did not come to read."""
         self.look_again_seconds = 0.0
         """When another turn should look for work to recall; 0 for no such need."""
         self.item: Item = PLACING
         self._pushed: list[tuple[Line, bytes]] = []
         self._popped: list[tuple[Line, int, bytes]] = []
-        self._served: dict[str, bool] = {}
 
     # What is known.
 
@@ -130,6 +131,12 @@ class Turn:
 
     # What is decided.
 
+    def join(self, task_id: bytes) -> None:
+        """Let this item share the fate of a task's change: refused, both are decided again."""
+        change = self.changes.get(task_id)
+        if change is not None:
+            change.items.append(self.item)
+
     def insert(self, task: Task) -> None:
         """Keep a new task; a claimable one stands in line at once."""
         self.changes[task.spec.id] = Change(None, task, None, self.item)
@@ -156,8 +163,8 @@ class Turn:
         if life.state is State.QUEUED and not life.due_ms:
             self.push(after)
         elif task.life.state is State.QUEUED:
-            line = self.state.lines.line(needs_of(task.spec))
-            if task.spec.id in line.held:
+            line = self.state.lines.lines.get(needs_of(task.spec))
+            if line is not None and task.spec.id in line.held:
                 line.remove(task.spec.id)
                 self._popped.append((line, rank_of(task.spec), task.spec.id))
         return after
@@ -165,15 +172,11 @@ class Turn:
     def push(self, task: Task) -> None:
         """Stand a claimable task in its line, where a present worker serves its class."""
         task_id, needs = task.spec.id, needs_of(task.spec)
-        line = self.state.lines.new(needs)
-        served = self._served.get(needs)
-        if served is None:
-            served = self._served[needs] = self.state.crew.served(needs)
-        if not served:
-            # It may stand before what was read of this line: the line is read anew from its head.
-            line.more, line.tail = True, None
+        if not self.state.crew.served(needs):
+            self.state.lines.forget(needs)
             return
-        if task_id not in line.held and line.push(rank_of(task.spec), task_id):
+        line = self.state.lines.new(needs)
+        if task_id not in line.held and line.push(rank_of(task.spec), task_id, weight(task.spec)):
             self._pushed.append((line, task_id))
 
     def pop(self, line: Line) -> Task | None:
@@ -244,7 +247,7 @@ class Turn:
         for line, rank, task_id in self._popped:
             task = self.state.tasks.get(task_id)
             if task is not None and task.life.state is State.QUEUED:
-                line.restore(rank, task_id)
+                line.restore(rank, task_id, weight(task.spec))
 
     def refused_items(self, receipt: Receipt) -> list[Item]:
         """Return what must be decided again because a row was not as we thought."""
@@ -254,7 +257,7 @@ class Turn:
             for item in self.changes[task_id].items:
                 items[id(item)] = item
         return [
-            (session, _only(message, refused) if isinstance(message, Submit) else message)
+            (session, self._only(message, refused) if isinstance(message, Submit) else message)
             for session, message in items.values()
             if message is not None
         ]
@@ -273,12 +276,19 @@ class Turn:
         for client, pairs in self.accepted.items():
             self.accepted[client] = [pair for pair in pairs if pair[1] not in gone]
 
+    def _only(self, message: Submit, refused: dict[TaskId, None]) -> Submit:
+        """Return what of a submission is decided again; now the store is read first.
+
+        That is also what was taken for a repetition of a refused task, by its key.
+        """
+        specs = tuple(
+            spec
+            for spec in message.specs
+            if spec.id in refused or (spec.key and self.keys.get(spec.key) in refused)
+        )
+        return Submit(specs, again=True)
+
 
 def _unclaim(session: WorkerSession, token: Token) -> None:
     session.offer.drop(token)
     session.offer.given -= 1
-
-
-def _only(message: Submit, refused: dict[TaskId, None]) -> Submit:
-    """Return what of a submission is decided again; now what the store has of it is read first."""
-    return Submit(tuple(spec for spec in message.specs if spec.id in refused), again=True)

@@ -8,7 +8,7 @@ Three small machines:
   a whole slot while its function is long, or microseconds of a slot's horizon while it is short,
   so that short tasks are assigned ahead and long ones never wait behind each other.
 - `Lines` is the ready window: the first tasks of each requirement class that some present worker
-  serves, in line order. A class that nobody serves holds nothing in memory and starves nobody.
+  serves, in line order. Of a class that nobody serves it knows the name, and no turn looks at it.
 
 Who asks matches them: least-loaded worker first, and for it the task that stands first in line
 over all classes that it serves. Nothing here is truth: all of it is rebuilt from the store and
@@ -18,9 +18,10 @@ from hellos.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable
 
-from holdfast.model.limits import OUTSTANDING_MAX, WINDOW_TASKS_MAX
+from holdfast.model.limits import OUTSTANDING_MAX, WINDOW_TASKS_MAX, WINDOWS_BYTES_MAX
+from holdfast.model.task import Spec
 
 HORIZON_US = 20_000
 """How much short work is assigned ahead, for each slot."""
@@ -29,6 +30,9 @@ LONG_US = 10_000
 OVERHEAD_US = 30
 """What a task costs beside its function."""
 _FUNCTIONS_MAX = 10_000
+_ROW_BYTES = 1_024
+_CLASSES_MAX = 20_000
+"""Classes of which the crew remembers who serves them."""
 _DECAY = 8
 
 
@@ -162,6 +166,26 @@ class Offer:
         return (self.longs + self.backlog_us / HORIZON_US + self.concurrent / 64) / self.slots
 
 
+def weight(spec: Spec) -> int:
+    """Return what a waiting task takes of memory, in bytes: its payload and about its row."""
+    return _ROW_BYTES + len(spec.payload.data)
+
+
+class Stock:
+    """What all lines hold together, and which of them changed since somebody looked."""
+
+    __slots__ = ("bytes", "cut", "lines", "touched")
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        """What all windows weigh."""
+        self.lines = 0
+        self.touched: dict[str, None] = {}
+        """Classes whose line changed: it may be short now, or at its end."""
+        self.cut: list[tuple[Line, bytes]] = []
+        """Tasks that left a window because it was too long; the caller forgets them."""
+
+
 class Line:
     """The window of one requirement class. `more`: the store has tasks beyond `tail`.
 
@@ -169,39 +193,75 @@ class Line:
     `tail`, and none beyond it.
     """
 
-    __slots__ = ("cut", "entries", "held", "more", "tail")
+    __slots__ = ("_stock", "bytes", "entries", "held", "more", "needs", "tail")
 
-    def __init__(self) -> None:
+    def __init__(self, needs: str, stock: Stock) -> None:
+        self.needs = needs
+        self._stock = stock
         self.entries: list[tuple[int, bytes]] = []
-        self.held: dict[bytes, None] = {}
+        self.held: dict[bytes, int] = {}
+        """Task → its weight."""
+        self.bytes = 0
         self.more = True
         self.tail: tuple[int, bytes] | None = None
-        self.cut: list[bytes] = []
-        """Tasks that left the window because it was too long; the caller forgets them."""
 
-    def push(self, rank: int, task: bytes) -> bool:
-        """Put a claimable task in its place; False where it stands beyond the window."""
+    def push(self, rank: int, task: bytes, size: int = 0) -> bool:
+        """Put a claimable task that weighs `size` bytes in its place.
+
+        Returns False where it stands beyond the window.
+        """
         entry = (rank, task)
         if self.more and (self.tail is None or entry > self.tail):
             return False
         if task in self.held:
             return True
-        if len(self.entries) >= 2 * WINDOW_TASKS_MAX:
-            self._cut()
+        fits = self._fits(size)
+        if not fits or len(self.entries) >= 2 * WINDOW_TASKS_MAX:
+            self._cut(self.bytes if fits else self.bytes // 2)
             if self.more and self.tail is not None and entry > self.tail:
                 return False
-        heapq.heappush(self.entries, entry)
-        self.held[task] = None
+        self._enter(entry, size)
         return True
 
-    def _cut(self) -> None:
+    def _enter(self, entry: tuple[int, bytes], size: int) -> None:
+        heapq.heappush(self.entries, entry)
+        self.held[entry[1]] = size
+        self.bytes += size
+        self._stock.bytes += size
+
+    def _leave(self, task: bytes) -> bool:
+        size = self.held.pop(task, None)
+        if size is None:
+            return False
+        self.bytes -= size
+        self._stock.bytes -= size
+        self._stock.touched[self.needs] = None
+        return True
+
+    def _share(self) -> int:
+        return WINDOWS_BYTES_MAX // self._stock.lines
+
+    def _fits(self, size: int) -> bool:
+        # The first of a line always does, so that no line starves another.
+        if self._stock.bytes + size <= WINDOWS_BYTES_MAX or not self.held:
+            return True
+        return self.bytes + size <= self._share()
+
+    def _cut(self, bytes_max: int) -> None:
+        """Keep the first tasks, one at least; the others are read from the store again."""
         entries = self._waiting()
-        self.entries = entries[:WINDOW_TASKS_MAX]
-        if len(entries) == len(self.entries):
+        kept = size = 0
+        for _, task in entries[:WINDOW_TASKS_MAX]:
+            size += self.held[task]
+            if kept and size > bytes_max:
+                break
+            kept += 1
+        self.entries = entries[:kept]
+        if len(entries) == kept:
             return
-        for _, task in entries[WINDOW_TASKS_MAX:]:
-            del self.held[task]
-            self.cut.append(task)
+        for _, task in entries[kept:]:
+            self._leave(task)
+            self._stock.cut.append((self, task))
         self.tail = self.entries[-1]
         self.more = True
 
@@ -209,16 +269,36 @@ class Line:
         # Entries of tasks that left, or that came back, stand here for nobody or twice.
         return sorted({entry for entry in self.entries if entry[1] in self.held})
 
-    def fill(self, entries: Iterable[tuple[int, bytes]], *, more: bool) -> None:
-        """Take in the next page of the store, in line order after `tail`."""
+    def fill(self, entries: Iterable[tuple[int, bytes, int]], *, more: bool) -> list[bytes]:
+        """Take in the next page of the store (rank, task, weight), in line order after `tail`.
+
+        Returns what is held of it: all, or what there is room for.
+        """
         if len(self.entries) >= 2 * WINDOW_TASKS_MAX:
             self.entries = self._waiting()
-        for entry in entries:
-            self.tail = entry
-            if entry[1] not in self.held:
-                heapq.heappush(self.entries, entry)
-                self.held[entry[1]] = None
         self.more = more
+        taken = []
+        for rank, task, size in entries:
+            if task not in self.held:
+                if not self._fits(size):
+                    self.more = True
+                    break
+                self._enter((rank, task), size)
+            self.tail = (rank, task)
+            taken.append(task)
+        return taken
+
+    def short(self, tasks_min: int) -> bool:
+        """Whether to read on: there is more, few tasks are held, and there is room for a page."""
+        if not self.more or len(self.held) >= tasks_min:
+            return False
+        free = WINDOWS_BYTES_MAX - (self._stock.bytes - self.bytes)
+        return not self.held or 2 * self.bytes <= max(free, self._share())
+
+    def reread(self) -> None:
+        """Take it that the store has tasks anywhere: the line is read anew from its head."""
+        self.more, self.tail = True, None
+        self._stock.touched[self.needs] = None
 
     def head(self) -> tuple[int, bytes] | None:
         """Return the first in line; entries of tasks that left are dropped on the way."""
@@ -232,63 +312,115 @@ class Line:
     def pop(self) -> tuple[int, bytes]:
         """Take the head away; the caller has seen that there is one."""
         entry = heapq.heappop(self.entries)
-        del self.held[entry[1]]
+        self._leave(entry[1])
         return entry
 
-    def restore(self, rank: int, task: bytes) -> None:
+    def restore(self, rank: int, task: bytes, size: int = 0) -> None:
         """Put back what was popped; where the window ends before it now, it is read again."""
-        self.push(rank, task)
+        self.push(rank, task, size)
 
     def remove(self, task: bytes) -> None:
         """Forget a task that is claimable no more."""
-        self.held.pop(task, None)
+        self._leave(task)
+
+    def clear(self) -> None:
+        """Hold nothing any more."""
+        for task in list(self.held):
+            self._leave(task)
+        self.entries.clear()
+        self.reread()
 
 
 class Lines:
-    """The lines of all requirement classes that are known to have tasks, or had."""
+    """The lines of the classes that are served and have tasks, or had; the names of the others.
 
-    __slots__ = ("lines",)
+    `unserved`: classes of which the store may have tasks, and for which nobody is here.
+    """
+
+    __slots__ = ("lines", "stock", "unserved")
 
     def __init__(self) -> None:
         self.lines: dict[str, Line] = {}
+        self.unserved: dict[str, None] = {}
+        self.stock = Stock()
 
     def line(self, needs: str) -> Line:
         """Return the line of a class, made empty with everything still in the store."""
         line = self.lines.get(needs)
         if line is None:
-            line = self.lines[needs] = Line()
+            line = self.lines[needs] = Line(needs, self.stock)
+            self.unserved.pop(needs, None)
+            self.stock.lines += 1
+            self.stock.touched[needs] = None
         return line
 
     def new(self, needs: str) -> Line:
-        """Return the line of a class of which the store is known to hold no claimable task."""
+        """Return the line of a served class, made with nothing in the store."""
         line = self.lines.get(needs)
         if line is None:
-            line = self.lines[needs] = Line()
+            line = self.line(needs)
             line.more = False
         return line
 
+    def touched(self) -> list[Line]:
+        """Return the lines that changed since they were last said to be looked at."""
+        return [line for needs in self.stock.touched if (line := self.lines.get(needs))]
+
+    def looked_at(self, line: Line) -> None:
+        """Note that a line was looked at; one that is at its end is forgotten."""
+        self.stock.touched.pop(line.needs, None)
+        if not line.held and not line.more:
+            self.drop(line)
+
+    def drop(self, line: Line) -> None:
+        """Forget a line and what it holds."""
+        line.clear()
+        del self.lines[line.needs]
+        self.stock.lines -= 1
+        self.stock.touched.pop(line.needs, None)
+
     def forget(self, needs: str) -> None:
-        """Drop a window whose class nobody serves any more."""
+        """Drop a window whose class nobody serves; that the store may have tasks is kept."""
         line = self.lines.get(needs)
         if line is not None:
-            line.entries.clear()
-            line.held.clear()
-            line.tail = None
-            line.more = True
+            self.drop(line)
+        self.unserved[needs] = None
 
 
 class Crew:
-    """The present workers, by identity."""
+    """The present workers, by identity, and who of them serves a class."""
 
-    __slots__ = ("offers",)
+    __slots__ = ("_serving", "offers")
 
     def __init__(self) -> None:
         self.offers: dict[str, Offer] = {}
+        self._serving: dict[str, dict[str, Offer]] = {}
 
-    def serving(self, needs: str) -> Iterator[Offer]:
-        """Yield the workers that serve a class, in the order they came."""
-        return (offer for offer in self.offers.values() if offer.serves(needs))
+    def come(self, offer: Offer) -> None:
+        """A worker is here, with this offer instead of any it made before."""
+        self.go(offer.identity)
+        self.offers[offer.identity] = offer
+        for needs, serving in self._serving.items():
+            if offer.serves(needs):
+                serving[offer.identity] = offer
+
+    def go(self, identity: str) -> None:
+        """A worker is here no more."""
+        if self.offers.pop(identity, None) is not None:
+            for serving in self._serving.values():
+                serving.pop(identity, None)
+
+    def serving(self, needs: str) -> Collection[Offer]:
+        """Return the workers that serve a class, in the order they came."""
+        serving = self._serving.get(needs)
+        if serving is None:
+            if len(self._serving) >= _CLASSES_MAX:
+                self._serving.clear()
+            serving = self._serving[needs] = {
+                offer.identity: offer for offer in self.offers.values() if offer.serves(needs)
+            }
+        return serving.values()
 
     def served(self, needs: str) -> bool:
         """Whether any present worker serves a class."""
-        return any(True for _ in self.serving(needs))
+        return bool(self._serving.get(needs) or self.serving(needs))

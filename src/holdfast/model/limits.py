@@ -42,10 +42,12 @@ INBOX_MESSAGES_MAX = 20_000
 TURN_MESSAGES_MAX = 2_000
 WINDOW_TASKS_MAX = 4_096
 WINDOW_LOW_TASKS = 1_024
-WINDOW_BYTES_MAX = 32 * 1024 * 1024
+WINDOWS_BYTES_MAX = 32 * 1024 * 1024
+"""What waits in the windows of all requirement classes together, as `dispatch.weight` weighs it.
+A class gets its equal share, or two tasks, even where others hold all of it: together they stay
+below twice this and two tasks for each class that is served."""
 OUTSTANDING_MAX = 1_024
 """Assignments that one worker may hold beyond what it runs."""
-CACHE_TASKS_MAX = 20_000
 PAGE_ROWS_MAX = 10_000
 AGEING_MS_PER_PRIORITY = 600_000
 """Ten minutes of waiting weigh as much as one level of priority."""
