@@ -22,7 +22,8 @@ import click
 import msgspec
 import pytest
 
-from holdfast.cli.app import EXIT_TEXT, holdfast, main
+from holdfast.cli import main
+from holdfast.cli.app import EXIT_TEXT, holdfast
 from tests.conftest import Eventually
 
 ROOT = Path(__file__).resolve().parent.parent

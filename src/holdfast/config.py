@@ -15,12 +15,17 @@ from holdfast.model.limits import (
     EMBEDDED_LINGER_SECONDS,
     HEARTBEAT_SECONDS,
     LEASE_SECONDS,
+    SLOTS_MAX,
 )
 
 STATE_DIR = ".holdfast"
 PORT = 7700
 _CONCURRENT_SLOTS = 64
 _LEASE_SECONDS_MIN = 0.5
+_LEASE_SECONDS_MAX = 24 * 3600.0
+_PORT_MAX = 65_535
+_WORKERS_MAX = 1_000
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +55,24 @@ class CoordinatorSettings:
     ready_fd: int = -1
 
     def __post_init__(self) -> None:
-        if self.lease_seconds < _LEASE_SECONDS_MIN:
+        if not _LEASE_SECONDS_MIN <= self.lease_seconds <= _LEASE_SECONDS_MAX:
             raise ConfigurationError(
-                f"--lease {self.lease_seconds}: at least {_LEASE_SECONDS_MIN} seconds"
+                f"--lease {self.lease_seconds}: {_LEASE_SECONDS_MIN} to {_LEASE_SECONDS_MAX:g} "
+                "seconds"
             )
         if self.durability not in ("full", "normal"):
             raise ConfigurationError(f"--durability {self.durability!r}: full or normal")
+        if not -1 <= self.port <= _PORT_MAX:
+            raise ConfigurationError(f"--port {self.port}: 0 (a free one) to {_PORT_MAX}")
+        if not 0 <= self.workers <= _WORKERS_MAX:
+            raise ConfigurationError(f"--workers {self.workers}: 0 to {_WORKERS_MAX}")
+        _check_slots(self.slots)
+        if not _is_loopback(self.host):
+            raise ConfigurationError(
+                f"--host {self.host}: this release has no authentication, so that whoever reaches "
+                f"the port could run code as you; it listens on {', '.join(_LOOPBACK)} only. "
+                "From another machine, come through a tunnel (ssh -L)"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +88,12 @@ class WorkerSettings:
     queues: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     path: tuple[str, ...] = ()
-    orphan_seconds: float = 0.0
+    embedded: bool = False
+    """Kept by a coordinator of a folder: it leaves when that one is gone for good."""
     log_to: Path | None = None
+
+    def __post_init__(self) -> None:
+        _check_slots(self.slots)
 
 
 def place(
@@ -83,6 +104,18 @@ def place(
     if url is None and state_dir is None:
         url = environment.get("HOLDFAST_URL")
     return Place(url=url or "", state_dir=directory)
+
+
+def _check_slots(slots: int) -> None:
+    if not 0 <= slots <= SLOTS_MAX:
+        raise ConfigurationError(f"--slots {slots}: 0 (one for each processor) to {SLOTS_MAX}")
+
+
+def _is_loopback(host: str) -> bool:
+    numbers = host.split(".")
+    return host in _LOOPBACK or (
+        len(numbers) == 4 and numbers[0] == "127" and all(n.isdecimal() for n in numbers)
+    )
 
 
 def processors() -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import io
+import os
 import sys
 from enum import IntEnum
 
@@ -36,8 +38,8 @@ class Exit(IntEnum):
 
 EXIT_TEXT = {
     Exit.OK: "it went well",
-    Exit.FAILED: "the task failed, or what was compared differs",
-    Exit.USAGE: "the words of the command are off",
+    Exit.FAILED: "the task failed, what was compared differs, or the output cannot be written",
+    Exit.USAGE: "the words of the command are off, or a setting cannot be",
     Exit.UNKNOWN_TASK: "no task, or no single one, has this id",
     Exit.NO_COORDINATOR: "nobody answers at the URL, or none could be started",
     Exit.REFUSED: "the coordinator refused; the text says why",
@@ -120,28 +122,54 @@ def holdfast() -> None:
     """
 
 
-def main() -> None:
-    """Run the command line, and turn what went wrong into one line and an exit code."""
+def run() -> int:
+    """Run the command line, turn what went wrong into one line, and return the exit code."""
+    _stand_on_streams()
     try:
-        holdfast(standalone_mode=False)
+        code = _run()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of our output left, as `head` does. What is buffered has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.OK
+    except OSError as error:
+        click.echo(f"holdfast: {error}", err=True)
+        return Exit.FAILED
+    return code
+
+
+def _run() -> int:
+    try:
+        # A command that ends with an exit code has it returned here, not raised.
+        code = holdfast(standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        sys.exit(Exit.USAGE)
+        return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted; what was submitted goes on", err=True)
-        sys.exit(Exit.INTERRUPTED)
-    except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader of our output left, as `head` does.
-        sys.stderr.close()
-        sys.exit(Exit.OK)
+        return Exit.INTERRUPTED
     except HoldfastError as error:
         click.echo(f"holdfast: {error}", err=True)
-        sys.exit(exit_code(error))
+        return exit_code(error)
     except TimeoutError as error:
         click.echo(f"holdfast: {str(error) or 'not finished in time'}", err=True)
-        sys.exit(Exit.UNFINISHED)
+        return Exit.UNFINISHED
+    return code if isinstance(code, int) else Exit.OK
+
+
+def _stand_on_streams() -> None:
+    """See that there are three standard streams, and that any text can be written to them.
+
+    A descriptor below three that is free would be given to a socket or to the database.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
 def exit_code(error: HoldfastError) -> Exit:

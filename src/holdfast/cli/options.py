@@ -37,8 +37,32 @@ def with_client(command: F) -> F:
 
 
 def show_json(value: Any) -> None:
-    """Print a value as JSON, one line."""
-    click.echo(json.dumps(value, ensure_ascii=False))
+    """Print a value as JSON, one line; escaped where the output cannot show its letters."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, allow_nan=False)
+    click.echo(text)
+
+
+def show_result(value: Any, task: str, *, as_json: bool) -> None:
+    """Print what a task returned: a text as it is, anything else as Python writes it.
+
+    As JSON: `result`, or `repr` where the value is nothing that JSON has.
+    """
+    if as_json:
+        show_json({"id": task, **_as_json(value)})
+    else:
+        click.echo(value if isinstance(value, str) else repr(value))
+
+
+def _as_json(value: Any) -> dict[str, Any]:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return {"repr": repr(value)}
+    return {"result": value}
 
 
 def show_table(rows: Sequence[Sequence[str]], head: Sequence[str]) -> None:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-import sys
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from holdfast import config, wiring
 from holdfast.cli.options import state_option
+from holdfast.client.embedded import module_path
 from holdfast.model.limits import LEASE_SECONDS
-
-_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-
-
-def _log() -> None:
-    logging.basicConfig(level=logging.INFO, format=_LOG_FORMAT, stream=sys.stderr)
 
 
 @click.command()
@@ -37,41 +32,21 @@ def _log() -> None:
     show_default=True,
     help="Seconds of silence after which a worker's tasks go back.",
 )
-@click.option("--embedded", is_flag=True, hidden=True)
-@click.option("--workers", default=0, hidden=True)
-@click.option("--slots", default=0, hidden=True)
-@click.option("--path", "paths", multiple=True, hidden=True)
-@click.option("--ready-fd", default=-1, hidden=True)
 def coordinator(
-    state_dir: Path | None,
-    host: str,
-    port: int,
-    durability: str,
-    lease_seconds: float,
-    embedded: bool,
-    workers: int,
-    slots: int,
-    paths: tuple[str, ...],
-    ready_fd: int,
+    state_dir: Path | None, host: str, port: int, durability: str, lease_seconds: float
 ) -> None:
     """Run a coordinator: the store, and the door to it.
 
     Workers join with `holdfast worker --url http://HOST:PORT`.
     """
-    _log()
     settings = config.CoordinatorSettings(
         state_dir=config.place(None, state_dir).state_dir,
         host=host,
-        port=-1 if embedded else port,
+        port=port,
         durability=durability,
         lease_seconds=lease_seconds,
-        embedded=embedded,
-        workers=workers,
-        slots=slots,
-        path=paths,
-        ready_fd=ready_fd,
     )
-    wiring.run(wiring.coordinate(settings))
+    _coordinate(settings)
 
 
 @click.command()
@@ -82,16 +57,29 @@ def coordinator(
 @click.option("--slots", default=0, help="Tasks at once for each worker [processors].")
 def up(state_dir: Path | None, host: str, port: int, workers: int, slots: int) -> None:
     """Run a coordinator and a worker here, until Ctrl-C."""
-    _log()
     settings = config.CoordinatorSettings(
         state_dir=config.place(None, state_dir).state_dir,
         host=host,
         port=port,
         workers=workers,
         slots=slots,
-        path=tuple(sys.path),
+        path=tuple(module_path()),
     )
-    wiring.run(wiring.coordinate(settings))
+    _coordinate(settings)
+
+
+def _coordinate(settings: config.CoordinatorSettings) -> None:
+    def announce(urls: Sequence[str]) -> None:
+        state = settings.state_dir.resolve()
+        click.echo(
+            f"Holdfast listens at {' and '.join(urls)}; state in {state}.\n"
+            "There is no secret, so that only this machine reaches it. A worker joins with:\n"
+            f"  holdfast worker --url {shlex.quote(urls[-1])} --home DIRECTORY",
+            err=True,
+        )
+
+    wiring.log_to_stderr()
+    wiring.run(wiring.coordinate(settings, announce))
 
 
 @click.command()
@@ -105,8 +93,6 @@ def up(state_dir: Path | None, host: str, port: int, workers: int, slots: int) -
     "--home", type=click.Path(path_type=Path), help="Its state directory [./.holdfast/worker]."
 )
 @click.option("--path", "paths", multiple=True, hidden=True)
-@click.option("--orphan-seconds", default=0.0, hidden=True)
-@click.option("--log-to", type=click.Path(path_type=Path), hidden=True)
 def worker(
     urls: tuple[str, ...],
     name: str,
@@ -116,24 +102,19 @@ def worker(
     tags: str,
     home: Path | None,
     paths: tuple[str, ...],
-    orphan_seconds: float,
-    log_to: Path | None,
 ) -> None:
     """Run a worker: it takes tasks until SIGTERM, then finishes what runs and leaves."""
     settings = config.WorkerSettings(
         urls=urls,
-        state_dir=home or Path(config.STATE_DIR) / "worker",
+        state_dir=home or config.place(None, None).state_dir / "worker",
         name=name,
         slots=slots,
         pull=mode == "pull",
         queues=_words(queues),
         tags=_words(tags),
         path=paths,
-        orphan_seconds=orphan_seconds,
-        log_to=log_to,
     )
-    if log_to is None:
-        _log()
+    wiring.log_to_stderr()
     wiring.run(wiring.work(settings))
 
 

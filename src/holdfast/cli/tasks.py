@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,36 +15,69 @@ from holdfast.cli.options import (
     json_option,
     show_fields,
     show_json,
+    show_result,
     show_table,
     with_client,
 )
 from holdfast.client.calls import call_by_name
 from holdfast.client.options import DEFAULTS, options_with
+from holdfast.errors import RefusedError, UnknownTaskError
 
 if TYPE_CHECKING:
     from holdfast.client.client import Client
+    from holdfast.client.future import Future
 
+_PAGE = 200
+"""Tasks that are asked for at a time."""
 _FINISHED = ("succeeded", "failed", "cancelled")
+
+
+def _json(kind: type) -> Callable[[click.Context, click.Parameter, str], Any]:
+    """Return what reads an option that holds a JSON array or object."""
+    word = "array" if kind is list else "object"
+
+    def read(_context: click.Context, _parameter: click.Parameter, text: str) -> Any:
+        try:
+            value = json.loads(text, parse_constant=_not_in_json)
+        except (ValueError, RecursionError) as error:
+            raise click.BadParameter(f"it is not JSON: {error}") from None
+        if not isinstance(value, kind):
+            raise click.BadParameter(f"it is not a JSON {word}")
+        return value
+
+    return read
+
+
+def _not_in_json(word: str) -> None:
+    raise ValueError(f"{word} is no JSON")
 
 
 @click.command()
 @click.argument("function", metavar="MODULE:FUNCTION")
-@click.option("--args", "arguments", default="[]", help="JSON array of arguments [[]].")
-@click.option("--kwargs", "keywords", default="{}", help="JSON object of keyword arguments [{}].")
+@click.option(
+    "--args", "arguments", default="[]", callback=_json(list), help="JSON array of arguments [[]]."
+)
+@click.option(
+    "--kwargs",
+    "keywords",
+    default="{}",
+    callback=_json(dict),
+    help="JSON object of keyword arguments [{}].",
+)
 @click.option("--queue", default="default", show_default=True, help="Queue.")
 @click.option("--tag", "tags", multiple=True, help="A tag that the worker must have.")
 @click.option("--priority", default=0, show_default=True, help="Higher goes first.")
 @click.option("--key", default="", help="A name of yours: a second submission finds the first.")
 @click.option("--delay", default=0.0, help="Seconds before it may start.")
 @click.option("--wait/--no-wait", default=False, help="Wait and print the result.")
-@click.option("--timeout", type=float, help="Seconds to wait at most.")
+@click.option("--timeout", type=click.FloatRange(0), help="Seconds to wait at most.")
 @json_option
 @with_client
 def submit(
     client: Client,
     function: str,
-    arguments: str,
-    keywords: str,
+    arguments: list[Any],
+    keywords: dict[str, Any],
     queue: str,
     tags: tuple[str, ...],
     priority: int,
@@ -59,41 +93,13 @@ def submit(
     """
     given = {"queue": queue, "tags": tags, "priority": priority, "key": key, "delay": delay}
     call = call_by_name(function, options_with(DEFAULTS, given))
-    future = client.start(
-        call, tuple(_json("--args", arguments, list)), _json("--kwargs", keywords, dict)
-    )
+    future = client.start(call, tuple(arguments), keywords)
     future.wait_accepted(timeout)
     if not wait:
         show_json({"id": future.id}) if as_json else click.echo(future.id)
         return
     click.echo(f"task {future.id}", err=True)
-    _print_result(future.result(timeout), future.id, as_json)
-
-
-def _json(option: str, text: str, kind: type) -> Any:
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise click.BadParameter(f"{option} is not JSON: {error}") from None
-    if not isinstance(value, kind):
-        word = "array" if kind is list else "object"
-        raise click.BadParameter(f"{option} is not a JSON {word}")
-    return value
-
-
-def _print_result(value: Any, task: str, as_json: bool) -> None:
-    if as_json:
-        show_json({"id": task, "result": value if _is_json(value) else repr(value)})
-    else:
-        click.echo(value if isinstance(value, str) else repr(value))
-
-
-def _is_json(value: Any) -> bool:
-    try:
-        json.dumps(value)
-    except (TypeError, ValueError):
-        return False
-    return True
+    _finish(client, future, timeout, as_json)
 
 
 @click.command()
@@ -102,13 +108,15 @@ def _is_json(value: Any) -> bool:
 @click.option("--queue", default="", help="Queue.")
 @click.option("--tag", default="", help="Tag.")
 @click.option("--key", default="", help="Key.")
-@click.option("--limit", default=50, show_default=True, help="How many at most.")
+@click.option(
+    "--limit", default=50, show_default=True, type=click.IntRange(1), help="How many at most."
+)
 @click.option("--before", default="", help="Older than this id, for the next page.")
 @json_option
 @with_client
 def ls(client: Client, as_json: bool, **chosen: Any) -> None:
     """List tasks, newest first."""
-    tasks = client.list(**{name: value for name, value in chosen.items() if value})
+    tasks = _pages(client, **chosen)
     if as_json:
         show_json(tasks)
         return
@@ -117,6 +125,26 @@ def ls(client: Client, as_json: bool, **chosen: Any) -> None:
         for t in tasks
     ]
     show_table(rows, ("id", "state", "function", "queue", "submitted", "worker"))
+
+
+def _pages(client: Client, *, limit: int, before: str, **chosen: Any) -> list[dict[str, Any]]:
+    """Return up to `limit` tasks, page by page; a page that no frame holds is asked in halves."""
+    tasks: list[dict[str, Any]] = []
+    size = _PAGE
+    while len(tasks) < limit:
+        size = min(size, limit - len(tasks))
+        try:
+            page = client.list(limit=size, before=before, **chosen)
+        except RefusedError as error:
+            if error.code != "too_large" or size == 1:
+                raise
+            size //= 2
+            continue
+        tasks += page
+        if len(page) < size:
+            break
+        before = page[-1]["id"]
+    return tasks
 
 
 @click.command()
@@ -155,29 +183,38 @@ def status(client: Client, task: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("task")
-@click.option("--timeout", type=float, help="Seconds to wait at most.")
+@click.option("--timeout", type=click.FloatRange(0), help="Seconds to wait at most.")
 @json_option
 @with_client
 def result(client: Client, task: str, timeout: float | None, as_json: bool) -> None:
     """Print the result of a task, waiting for it. A failed task's traceback goes to stderr."""
-    future = client.future(task)
+    _finish(client, client.future(task), timeout, as_json)
+
+
+def _finish(client: Client, future: Future[Any], timeout: float | None, as_json: bool) -> None:
+    """Wait for a task and print how it ended."""
     try:
         value = future.result(timeout)
-    except TimeoutError:
-        raise
-    except Exception:
+    except Exception as error:
+        if not future.done() or isinstance(error, UnknownTaskError):
+            raise
         told = client.status(future.id)
         if told["state"] not in _FINISHED:
             raise
-        _print_failure(told, as_json)
+        if told["state"] == "succeeded":
+            # It went well there; what cannot be read is its result, here.
+            raise click.ClickException(f"the result cannot be loaded here: {error}") from error
+        _show_failure(told, as_json)
     else:
-        _print_result(value, future.id, as_json)
+        show_result(value, future.id, as_json=as_json)
 
 
-def _print_failure(told: dict[str, Any], as_json: bool) -> None:
+def _show_failure(told: dict[str, Any], as_json: bool) -> None:
     if as_json:
         show_json(told)
-    click.echo(told["traceback"] or told["evidence"] or told["error"], err=True)
+    text = told["traceback"] or told["evidence"] or told["error"]
+    if text:
+        click.echo(text.rstrip("\n"), err=True)
     if told["state"] == "cancelled":
         click.echo(f"task {told['id']} was cancelled", err=True)
         raise click.exceptions.Exit(Exit.CANCELLED)
@@ -230,4 +267,8 @@ def story(client: Client, task: str, as_json: bool) -> None:
 def why(client: Client, task: str, as_json: bool) -> None:
     """Say in one line why a task is where it is."""
     told = client.why(task)
-    show_json(told) if as_json else click.echo(told["why"])
+    if as_json:
+        show_json(told)
+    else:
+        due = f", at {at(told['due_ms'])}" if told.get("due_ms") else ""
+        click.echo(f"{told['why']}{due}")

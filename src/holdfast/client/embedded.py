@@ -7,6 +7,7 @@ itself once nobody needs it.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import subprocess
@@ -15,19 +16,22 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from holdfast.errors import NoCoordinatorError
+from holdfast.errors import ConfigurationError, NoCoordinatorError
 
 START_SECONDS = 15.0
 _LOG_TAIL_BYTES = 2000
 _LOG_BYTES_MAX = 4 * 1024 * 1024
 _LOOK_SECONDS = 0.02
+_STARTS_MAX = 2
+"""Starts that end at once, with no other coordinator to blame: it does not get better then."""
 
 
 class EmbeddedCoordinator:
     """Finds or starts the coordinator of a state directory.
 
-    `find` returns its URL where one is announced; `command` starts one and takes the number of a
-    descriptor to write to once it is ready.
+    `find` returns its URL where one is announced and lives; `lives` tells whether one lives, be it
+    ready or not; `command` starts one and takes the number of a descriptor to write to once it is
+    ready. For one thread at a time.
     """
 
     def __init__(
@@ -35,46 +39,90 @@ class EmbeddedCoordinator:
         state_dir: Path,
         *,
         find: Callable[[], str],
+        lives: Callable[[], bool],
         command: Callable[[int], Sequence[str]],
         start_seconds: float = START_SECONDS,
     ) -> None:
         self._state_dir = state_dir
         self._find = find
+        self._lives = lives
         self._command = command
         self._start_seconds = start_seconds
         self._pids: list[int] = []
+        self._turn = -1
+        """Our hold on the right to start one, and what says that it is ready: -1 for neither."""
+        self._ready = -1
+        self._log_begin = 0
+
+    def begin(self) -> None:
+        """Start one where none lives and nobody else is starting one; do not wait for it.
+
+        Raises ConfigurationError where the state directory cannot be used, NoCoordinatorError
+        where no process can be started.
+        """
+        self._pids = [pid for pid in self._pids if not _reaped(pid)]
+        if self._find() or self._lives() or not self._take_turn():
+            return
+        try:
+            # Whoever had the turn before us may have used it.
+            if not self._lives():
+                self._start()
+        finally:
+            if self._ready < 0:
+                self._give_turn()
 
     def ensure(self) -> str:
         """Return the URL of a coordinator that is ready, starting one where none lives.
 
-        Where several clients start one at once, the lock of the state directory lets one through;
-        the others find it. Raises NoCoordinatorError with the end of its log where none comes up.
+        Where several clients come at once, one of them starts it and the others find it. Raises
+        like `begin`, and NoCoordinatorError with the end of its log where none comes up.
         """
         deadline = time.monotonic() + self._start_seconds
-        self._pids = [pid for pid in self._pids if not _reaped(pid)]
-        while True:
-            url = self._find()
-            if url:
-                return url
-            if time.monotonic() > deadline:
-                raise NoCoordinatorError(
-                    f"no coordinator came up in {self._state_dir} within "
-                    f"{self._start_seconds:g} s{self._log_tail()}"
-                )
-            self._start(deadline)
-            if not self._find():
-                time.sleep(_LOOK_SECONDS)
+        failures = 0
+        try:
+            while True:
+                if self._ready >= 0:
+                    failures += not self._await_ready(deadline)
+                if url := self._find():
+                    return url
+                if time.monotonic() > deadline or failures >= _STARTS_MAX:
+                    raise NoCoordinatorError(
+                        f"no coordinator came up in {self._state_dir}{self._log_tail()}"
+                    )
+                self.begin()
+                if self._ready < 0:
+                    time.sleep(_LOOK_SECONDS)
+        finally:
+            self._release()
 
     def revive(self) -> None:
         """See that there is a coordinator again, at the URL where it was."""
         self.ensure()
 
-    def _start(self, deadline: float) -> None:
-        """Start one, and wait until it is ready or has ended."""
-        self._state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    def _take_turn(self) -> bool:
+        """Take the right to start one, without waiting for it: a crowd must not start a crowd."""
+        try:
+            self._state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+            turn = os.open(self._state_dir / "starting.lock", flags, 0o600)
+        except OSError as error:
+            raise ConfigurationError(
+                f"the state directory {self._state_dir} cannot be used: {error.strerror}; "
+                "give another as state_dir, --state-dir or HOLDFAST_STATE_DIR"
+            ) from error
+        try:
+            fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(turn)
+            return False
+        self._turn = turn
+        return True
+
+    def _start(self) -> None:
         ready, theirs = os.pipe()
         try:
             with self._log_path.open(self._log_mode()) as log:
+                self._log_begin = log.tell()
                 process = subprocess.Popen(
                     [*self._command(theirs)],
                     stdin=subprocess.DEVNULL,
@@ -84,16 +132,33 @@ class EmbeddedCoordinator:
                     start_new_session=True,
                 )
         except OSError as error:
+            os.close(ready)
             raise NoCoordinatorError(f"no coordinator can be started: {error}") from error
         finally:
             os.close(theirs)
-        try:
-            select.select([ready], [], [], max(0.0, deadline - time.monotonic()))
-        finally:
-            os.close(ready)
         # It outlives us, so that nobody here waits for its end; but should it end, we reap it.
         process.returncode = 0
         self._pids.append(process.pid)
+        self._ready = ready
+
+    def _await_ready(self, deadline: float) -> bool:
+        """Wait until the one that we started is ready or has ended; tell whether it is well."""
+        readable, _, _ = select.select([self._ready], [], [], max(0.0, deadline - time.monotonic()))
+        well = bool(readable) and bool(os.read(self._ready, 1))
+        self._release()
+        # It may have met one that lives, which is as well.
+        return well or self._lives()
+
+    def _release(self) -> None:
+        if self._ready >= 0:
+            os.close(self._ready)
+            self._ready = -1
+        self._give_turn()
+
+    def _give_turn(self) -> None:
+        if self._turn >= 0:
+            os.close(self._turn)
+            self._turn = -1
 
     @property
     def _log_path(self) -> Path:
@@ -107,10 +172,12 @@ class EmbeddedCoordinator:
             return "ab"
 
     def _log_tail(self) -> str:
+        """Return what our own coordinator had to say, from its end."""
         try:
-            tail = self._log_path.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace").strip()
+            said = self._log_path.read_bytes()[self._log_begin :]
         except OSError:
             return ""
+        tail = said[-_LOG_TAIL_BYTES:].decode(errors="replace").strip()
         return f"; the end of {self._log_path}:\n{tail}" if tail else ""
 
 
@@ -124,4 +191,8 @@ def _reaped(pid: int) -> bool:
 
 def module_path() -> list[str]:
     """Return this interpreter's module path as its children can use it; "" is the directory."""
-    return [os.path.abspath(entry) for entry in sys.path]
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        return [entry for entry in sys.path if os.path.isabs(entry)]
+    return [os.path.join(here, entry) if entry else here for entry in sys.path]

@@ -128,7 +128,13 @@ class Questions:
         offers = list(self._coordinator.state.crew.offers.values())
         now_ms = self._coordinator.clock.wall_ms()
         text = why(task, offers, now_ms=now_ms, names=self._names())
-        return {"id": id_text(task.spec.id), "state": task.life.state.text, "why": text}
+        waits = task.life.state is State.QUEUED and task.life.due_ms > now_ms
+        return {
+            "id": id_text(task.spec.id),
+            "state": task.life.state.text,
+            "why": text,
+            "due_ms": task.life.due_ms if waits else 0,
+        }
 
     async def _workers(self, parameters: dict[str, Any]) -> Any:
         return telling.workers(self._coordinator.state, self._coordinator.clock.monotonic())

@@ -24,11 +24,14 @@ from holdfast.observe import logger
 from holdfast.ports import StoreReader
 
 _LOG = logger("host")
-_LOOK_SECONDS = 0.5
+_LOOK_SECONDS = 1.0
 _RESPAWN_SECONDS = (0.0, 0.2, 1.0, 5.0)
 _STEADY_SECONDS = 30.0
 _STOP_SECONDS = 35.0
 """Longer than a worker waits for what it runs."""
+_HURRY_SECONDS = 4.0
+"""What a worker gets to stop its tasks and to tell of it."""
+_GONE_LOOK_SECONDS = 0.01
 _LOCK_SECONDS = 0.3
 _LOCK_LOOK_SECONDS = 0.02
 
@@ -60,7 +63,20 @@ class StateLock:
                     break
             time.sleep(_LOCK_LOOK_SECONDS)
         os.close(self._fd)
-        raise ConfigurationError(f"a coordinator already runs in {self._path.parent}")
+        raise ConfigurationError(
+            f"a coordinator already runs in {self._path.parent}: speak with it, or give another "
+            "--state-dir"
+        )
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the directory still has our lock: nobody finds the way into a deleted one."""
+        try:
+            named = self._path.stat()
+        except OSError:
+            return False
+        held = os.fstat(self._fd)
+        return (named.st_dev, named.st_ino) == (held.st_dev, held.st_ino)
 
     def __exit__(
         self,
@@ -90,6 +106,14 @@ class Hand:
         self._next = 0.0
         self._deaths = 0
 
+    @property
+    def identity(self) -> str:
+        """The identity of the worker of this home, "" before its first life."""
+        try:
+            return (self._home / "identity").read_text(encoding="ascii").strip()
+        except OSError:
+            return ""
+
     def look(self, now: float) -> None:
         """Start the worker where none lives; soon at first, then ever more slowly."""
         if self._process is not None and self._process.poll() is not None:
@@ -99,8 +123,9 @@ class Hand:
             self._deaths = 1 if steady else self._deaths + 1
             pauses = _RESPAWN_SECONDS
             self._next = now + pauses[min(self._deaths - 1, len(pauses) - 1)]
-        if self._process is None and now >= self._next and not self._is_held():
+        if self._process is None and now >= self._next and not self.is_held:
             self._started = now
+            self._next = now + _RESPAWN_SECONDS[-1]
             self._process = subprocess.Popen(
                 self._command,
                 cwd=self._directory,
@@ -109,10 +134,17 @@ class Hand:
                 umask=self._umask,
             )
 
-    def _is_held(self) -> bool:
+    @property
+    def pid(self) -> int:
+        """The process that we started and that has not been seen to end, 0 for none."""
+        return 0 if self._process is None else self._process.pid
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a worker lives in this home, whoever started it."""
         try:
             fd = os.open(self._home / "lock", os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
+        except OSError:
             return False
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -122,15 +154,26 @@ class Hand:
             os.close(fd)
         return False
 
-    def ask_to_leave(self) -> None:
-        """SIGTERM: the worker returns what has not started and leaves."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
+    def ask_to_leave(self, stranger: int = 0) -> None:
+        """SIGTERM: the worker returns what has not started and leaves. Twice: at once.
+
+        `stranger` is the pid of a worker that lives here and is not our child.
+        """
+        if self._process is not None:
+            if self._process.poll() is None:
+                self._process.send_signal(signal.SIGTERM)
+        elif stranger and self.is_held:
+            try:
+                os.kill(stranger, signal.SIGTERM)
+            except ProcessLookupError:
+                return  # It left in the same moment.
 
     @property
     def gone(self) -> bool:
-        """Whether no process of ours is left."""
-        return self._process is None or self._process.poll() is not None
+        """Whether no process of ours is left, and nobody lives in this home."""
+        if self._process is not None and self._process.poll() is None:
+            return False
+        return not self.is_held
 
     def kill(self) -> None:
         """SIGKILL; its guard ends what it started."""
@@ -139,7 +182,10 @@ class Hand:
 
 
 class Host:
-    """Keeps the hands alive, and ends an embedded coordinator that nobody needs any more."""
+    """Keeps the hands alive, and ends an embedded coordinator that nobody needs any more.
+
+    `here` names this boot and its space of pids, "" where that is not known.
+    """
 
     def __init__(
         self,
@@ -148,6 +194,8 @@ class Host:
         reader: StoreReader,
         hands: Sequence[Hand],
         *,
+        lock: StateLock,
+        here: str,
         linger_seconds: float,
         stop: Callable[[], None],
     ) -> None:
@@ -155,42 +203,106 @@ class Host:
         self._gateway = gateway
         self._reader = reader
         self._hands = hands
+        self._lock = lock
+        self._here = here
         self._linger_seconds = linger_seconds
         self._stop = stop
         self._hurried = False
+        self._leaving = False
+        self._look = asyncio.Event()
+        self._followed: dict[int, int] = {}
+        """pid -> pidfd of each hand whose end wakes us."""
+        self._dismissed = False
 
     async def watch(self) -> None:
-        """Look after the hands and after our own end, for ever. `linger_seconds` 0: no end."""
+        """Look after the hands until they are dismissed, and after our own end.
+
+        `linger_seconds` 0: no end.
+        """
         clock = self._coordinator.clock
         needed = clock.monotonic()
-        while True:
+        # Who leaves because it was asked to has no successor: nobody would ask that one.
+        while not self._dismissed:
             now = clock.monotonic()
             try:
-                for hand in self._hands:
-                    hand.look(now)
-                if self._gateway.clients or not self._linger_seconds:
-                    needed = now
-                elif now - needed >= self._linger_seconds:
-                    if not unfinished(await self._reader.counts()):
-                        self._stop()
-                    needed = now
+                if not self._leaving:
+                    needed = await self._look_after(now, needed)
             except (OSError, HoldfastError) as error:
                 # No process, or no answer of the store, can be had now; we look again.
                 _LOG.error("the workers beside us cannot be looked after: %s", error)
-            await asyncio.sleep(_LOOK_SECONDS)
+            try:
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await self._look.wait()
+            except TimeoutError:
+                continue
+            self._look.clear()
+
+    async def _look_after(self, now: float, needed: float) -> float:
+        """Look once; return when somebody last needed us."""
+        if not self._lock.is_ours:
+            _LOG.error("the state directory was removed: this coordinator ends")
+            self._stop()
+            return now
+        for hand in self._hands:
+            hand.look(now)
+        self._follow()
+        if self._gateway.clients or not self._linger_seconds:
+            return now
+        if now - needed < self._linger_seconds:
+            return needed
+        if not unfinished(await self._reader.counts()):
+            self._stop()
+        return now
+
+    def _follow(self) -> None:
+        """Have the end of each hand wake us: its successor starts at once, not at the next look."""
+        loop = asyncio.get_running_loop()
+        pids = [hand.pid for hand in self._hands if hand.pid]
+        for pid in [pid for pid in self._followed if pid not in pids]:
+            os.close(self._followed.pop(pid))
+        for pid in pids:
+            if pid not in self._followed:
+                # Our own child, which nobody else reaps: the number is still its own.
+                self._followed[pid] = pidfd = os.pidfd_open(pid)
+                loop.add_reader(pidfd, self._ended, pidfd)
+
+    def _ended(self, pidfd: int) -> None:
+        asyncio.get_running_loop().remove_reader(pidfd)
+        self._look.set()
 
     def hurry(self) -> None:
-        """Wait for nobody any more: who asks twice means now."""
+        """Wait no longer for what runs: who asks twice means now."""
         self._hurried = True
 
     async def dismiss(self) -> None:
-        """Let the hands leave in order, and end those that do not within a bound, or in a hurry."""
+        """Let the hands leave in order, and end those that do not within a bound.
+
+        In a hurry, and when the first part of the time is over, they stop what runs.
+        """
+        self._dismissed = True
+        self._leaving = True
+        self._ask_to_leave()
+        await self._until_gone(_STOP_SECONDS, patient=True)
+        if not all(hand.gone for hand in self._hands):
+            self._ask_to_leave()
+            await self._until_gone(_HURRY_SECONDS, patient=False)
         for hand in self._hands:
-            hand.ask_to_leave()
-        deadline = self._coordinator.clock.monotonic() + _STOP_SECONDS
+            hand.kill()
+        for pidfd in self._followed.values():
+            asyncio.get_running_loop().remove_reader(pidfd)
+            os.close(pidfd)
+        self._followed.clear()
+
+    def _ask_to_leave(self) -> None:
+        for hand in self._hands:
+            session = self._coordinator.state.sessions.get(hand.identity)
+            near = session is not None and bool(self._here) and session.hello.boot == self._here
+            hand.ask_to_leave(session.hello.pid if session is not None and near else 0)
+
+    async def _until_gone(self, seconds: float, *, patient: bool) -> None:
+        clock = self._coordinator.clock
+        deadline = clock.monotonic() + seconds
         while not all(hand.gone for hand in self._hands):
-            if self._hurried or self._coordinator.clock.monotonic() > deadline:
-                for hand in self._hands:
-                    hand.kill()
+            if clock.monotonic() > deadline or (patient and self._hurried):
                 return
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(_GONE_LOOK_SECONDS)

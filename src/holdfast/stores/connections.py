@@ -22,6 +22,7 @@ Durability = Literal["full", "normal"]
 
 BUSY_SECONDS = 5.0
 _CACHED_STATEMENTS = 128
+_PAGE_BYTES = 8192
 _CACHE_KIB = 64 * 1024
 _UNUSABLE = frozenset({sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN})
 
@@ -85,7 +86,9 @@ def opening_failed(database: Database, error: sqlite3.Error) -> HoldfastError:
 
 def _prepare(connection: sqlite3.Connection, durability: str) -> None:
     pragmas = [
-        # Takes effect while the database is empty, so it stands before the journal mode.
+        # These two take effect while the database is empty, so they stand before the journal mode.
+        # A larger page halves the writes of a turn whose rows hold payloads of a kilobyte.
+        f"page_size = {_PAGE_BYTES}",
         "auto_vacuum = INCREMENTAL",
         "journal_mode = WAL",
         f"synchronous = {durability.upper()}",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from holdfast.wiring.client import connect
 from holdfast.wiring.coordinator import coordinate
-from holdfast.wiring.process import run
+from holdfast.wiring.process import log_to_stderr, run
 from holdfast.wiring.worker import work
 
-__all__ = ["connect", "coordinate", "run", "work"]
+__all__ = ["connect", "coordinate", "log_to_stderr", "run", "work"]

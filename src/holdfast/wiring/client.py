@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdfast import config
+from holdfast.errors import ConfigurationError
 from holdfast.wiring.process import loop_factory
 
 if TYPE_CHECKING:
@@ -27,32 +27,48 @@ def connect(
     coordinator is started where none runs; it ends a few seconds after its last client, once
     nothing is left to do. Raises NoCoordinatorError where nobody answers.
     """
+    place = config.place(url, state_dir)
+    embedded = None if place.url else _embedded(_resolved(place.state_dir))
+    if embedded is not None:
+        # It starts while we import what a client needs.
+        embedded.begin()
     from holdfast import __version__
     from holdfast.client.client import Client
     from holdfast.client.entropy import BulkEntropy
     from holdfast.clock import SystemClock
+    from holdfast.errors import NoCoordinatorError
     from holdfast.model.ids import IdMint
     from holdfast.transports.address import parse_address
     from holdfast.transports.blob_http import HttpBlobs
     from holdfast.transports.websocket import WebSocketDialer
 
-    place = config.place(url, state_dir)
-    embedded = None if place.url else _embedded(place.state_dir.resolve())
-    address = place.url if embedded is None else embedded.ensure()
-    parsed = parse_address(address)
+    address = parse_address(place.url if embedded is None else embedded.ensure())
     rng = BulkEntropy()
-    return Client(
-        [WebSocketDialer(parsed)],
-        clock=SystemClock(),
-        mint=IdMint(rng),
-        rng=rng,
-        spill_to=Path(tempfile.gettempdir()),
-        version=__version__,
-        blobs=HttpBlobs([parsed]),
-        restart=None if embedded is None else embedded.revive,
-        loop_factory=loop_factory(),
-        connect_seconds=connect_seconds,
-    )
+    try:
+        return Client(
+            [WebSocketDialer(address)],
+            clock=SystemClock(),
+            mint=IdMint(rng),
+            rng=rng,
+            spill_to=Path(tempfile.gettempdir()),
+            version=__version__,
+            blobs=HttpBlobs([address]),
+            restart=None if embedded is None else embedded.revive,
+            loop_factory=loop_factory(),
+            connect_seconds=connect_seconds,
+        )
+    except NoCoordinatorError as error:
+        raise NoCoordinatorError(f"{address.text}: {error}") from None
+
+
+def _resolved(state_dir: Path) -> Path:
+    try:
+        return state_dir.resolve()
+    except FileNotFoundError:
+        raise ConfigurationError(
+            f"the state directory {state_dir} is below the current directory, which was deleted: "
+            "change to another one"
+        ) from None
 
 
 def _embedded(state_dir: Path) -> EmbeddedCoordinator:
@@ -64,10 +80,18 @@ def _embedded(state_dir: Path) -> EmbeddedCoordinator:
         return told.url if told is not None and endpoint.lives(state_dir) else ""
 
     def command(ready_fd: int) -> list[str]:
-        words = [sys.executable, "-m", "holdfast", "coordinator", "--embedded", "--workers", "1"]
-        words += ["--state-dir", str(state_dir), "--ready-fd", str(ready_fd)]
-        for entry in module_path():
-            words += ["--path", entry]
-        return words
+        from holdfast.wiring import launch
 
-    return EmbeddedCoordinator(state_dir, find=find, command=command)
+        return launch.command(
+            config.CoordinatorSettings(
+                state_dir=state_dir,
+                embedded=True,
+                workers=1,
+                path=tuple(module_path()),
+                ready_fd=ready_fd,
+            )
+        )
+
+    return EmbeddedCoordinator(
+        state_dir, find=find, lives=lambda: endpoint.lives(state_dir), command=command
+    )

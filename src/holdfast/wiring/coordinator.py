@@ -7,20 +7,21 @@ import os
 import random
 import socket
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdfast.errors import ConfigurationError
 from holdfast.observe import logger
-from holdfast.payloads import python_version
 from holdfast.wiring.process import boot_id, on_signals
 
 if TYPE_CHECKING:
     from holdfast.blobs.local import LocalBlobs
     from holdfast.config import CoordinatorSettings
     from holdfast.coordinator.gateway import Gateway
-    from holdfast.coordinator.host import Hand, Host
+    from holdfast.coordinator.host import Hand, Host, StateLock
     from holdfast.coordinator.service import Coordinator
     from holdfast.stores.reader import SQLiteReader
     from holdfast.stores.sqlite import SQLiteStore
@@ -28,23 +29,49 @@ if TYPE_CHECKING:
 _SWITCH_SECONDS = 0.0005
 """The store's thread must not wait five milliseconds for the interpreter after each statement."""
 _READY = b"ready\n"
+_BACKLOG = 1024
 
 
-async def coordinate(settings: CoordinatorSettings) -> None:
+Announce = Callable[[Sequence[str]], None]
+
+
+async def coordinate(settings: CoordinatorSettings, announce: Announce | None = None) -> None:
     """Run a coordinator until it is asked to stop, or an embedded one until nobody needs it.
 
-    Raises ConfigurationError for a state directory or a port that cannot be used.
+    `announce` gets its URLs once it answers; the first one is the Unix socket. Raises
+    ConfigurationError for a state directory or a port that cannot be used, StoreVersionError for a
+    directory of a newer release.
     """
     from holdfast.coordinator.host import StateLock
 
+    stopping = _Stopping()
+    on_signals(stopping.asked)
     sys.setswitchinterval(_SWITCH_SECONDS)
     # Payloads are the user's; the files that tasks make keep the user's own mask.
     umask = os.umask(0o077)
-    with StateLock(settings.state_dir):
-        sockets, urls = _listen(settings)
+    with StateLock(settings.state_dir) as lock, _doors(settings) as (sockets, urls):
         # Workers start while we still import what a coordinator needs; their dials wait.
         hands = _hands(settings, urls[0], umask=umask)
-        await _run(settings, sockets, urls, _assemble(settings, hands))
+        try:
+            parts = _assemble(settings, hands, lock, stopping.stop.set)
+            stopping.hurry = parts.host.hurry
+            await _run(settings, sockets, urls, parts, stopping.stop, announce)
+        finally:
+            for hand in hands:
+                hand.kill()  # Those that are left where we could not even begin.
+
+
+class _Stopping:
+    """The first signal asks for an end in good order, the second one for haste."""
+
+    def __init__(self) -> None:
+        self.stop = asyncio.Event()
+        self.hurry: Callable[[], None] = self.stop.set
+
+    def asked(self) -> None:
+        if self.stop.is_set():
+            self.hurry()
+        self.stop.set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +82,6 @@ class _Parts:
     coordinator: Coordinator
     gateway: Gateway
     host: Host
-    stop: asyncio.Event
 
 
 def _hands(settings: CoordinatorSettings, url: str, *, umask: int) -> list[Hand]:
@@ -63,16 +89,28 @@ def _hands(settings: CoordinatorSettings, url: str, *, umask: int) -> list[Hand]
     from holdfast.coordinator.host import Hand
 
     now = SystemClock().monotonic()
+    directory = _directory()
     hands = []
     for number in range(settings.workers):
         home = settings.state_dir.resolve() / f"worker-{number}"
         command = _worker_command(settings, url, home)
-        hands.append(Hand(command, home, directory=Path.cwd(), umask=umask))
+        hands.append(Hand(command, home, directory=directory, umask=umask))
         hands[-1].look(now)
     return hands
 
 
-def _assemble(settings: CoordinatorSettings, hands: list[Hand]) -> _Parts:
+def _directory() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise ConfigurationError(
+            "the directory that this runs in was deleted: change to another one"
+        ) from None
+
+
+def _assemble(
+    settings: CoordinatorSettings, hands: list[Hand], lock: StateLock, stop: Callable[[], None]
+) -> _Parts:
     from holdfast import __version__
     from holdfast.blobs.local import LocalBlobs
     from holdfast.clock import SystemClock
@@ -81,6 +119,7 @@ def _assemble(settings: CoordinatorSettings, hands: list[Hand]) -> _Parts:
     from holdfast.coordinator.host import Host
     from holdfast.coordinator.service import Coordinator
     from holdfast.observe import Counters
+    from holdfast.payloads import python_version
     from holdfast.stores.reader import SQLiteReader
     from holdfast.stores.room import DiskRoom
     from holdfast.stores.sqlite import SQLiteStore
@@ -101,10 +140,10 @@ def _assemble(settings: CoordinatorSettings, hands: list[Hand]) -> _Parts:
     )
     reader = SQLiteReader(database)
     questions = Questions(coordinator, reader)
+    here = boot_id()
     gateway = Gateway(
-        coordinator, questions, version=__version__, python=python_version(), here=boot_id()
+        coordinator, questions, version=__version__, python=python_version(), here=here
     )
-    stop = asyncio.Event()
     linger = settings.linger_seconds if settings.embedded else 0.0
     return _Parts(
         store=store,
@@ -112,13 +151,26 @@ def _assemble(settings: CoordinatorSettings, hands: list[Hand]) -> _Parts:
         blobs=LocalBlobs(settings.state_dir.resolve() / "blobs"),
         coordinator=coordinator,
         gateway=gateway,
-        host=Host(coordinator, gateway, reader, hands, linger_seconds=linger, stop=stop.set),
-        stop=stop,
+        host=Host(
+            coordinator,
+            gateway,
+            reader,
+            hands,
+            lock=lock,
+            here=here,
+            linger_seconds=linger,
+            stop=stop,
+        ),
     )
 
 
 async def _run(
-    settings: CoordinatorSettings, sockets: list[socket.socket], urls: list[str], parts: _Parts
+    settings: CoordinatorSettings,
+    sockets: list[socket.socket],
+    urls: list[str],
+    parts: _Parts,
+    stop: asyncio.Event,
+    announce: Announce | None,
 ) -> None:
     from holdfast.coordinator.http import Routes
     from holdfast.observe import TaskSet
@@ -126,25 +178,26 @@ async def _run(
     from holdfast.transports.asgi import asgi_app
     from holdfast.transports.serving import serve
 
-    stop, started, closing = parts.stop, asyncio.Event(), asyncio.Event()
-    on_signals(lambda: parts.host.hurry() if stop.is_set() else stop.set())
+    started, closing = asyncio.Event(), asyncio.Event()
     await parts.blobs.open()
     tasks = TaskSet(logger("coordinator"))
-    heart = tasks.watched("coordinator", parts.coordinator.run())
-    heart.add_done_callback(lambda _: stop.set())
-    others = [
+    vital = [
+        tasks.watched("coordinator", parts.coordinator.run()),
         tasks.watched("sweeper", parts.gateway.sweep()),
         tasks.watched("host", parts.host.watch()),
     ]
-    for each in others:
+    for each in vital:
         # Nobody would judge silence, or keep workers alive: better to end and say why.
         each.add_done_callback(lambda _: stop.set())
     app = asgi_app(parts.gateway.serve, Routes(parts.gateway, parts.blobs))
     serving = tasks.watched("server", serve(app, sockets=sockets, stop=closing, started=started))
     serving.add_done_callback(lambda _: started.set())
     await started.wait()
-    _announce(settings, urls)
     try:
+        if not stop.is_set():
+            _announce(settings, urls)
+            if announce is not None:
+                announce(urls)
         await stop.wait()
     finally:
         endpoint.withdraw(settings.state_dir, os.getpid())
@@ -156,13 +209,14 @@ async def _run(
         await tasks.cancel()
         await parts.reader.close()
         await parts.store.close()
-    for ended in (heart, *others):
+    for ended in vital:
         if ended.done() and not ended.cancelled():
             ended.result()
 
 
 def _announce(settings: CoordinatorSettings, urls: list[str]) -> None:
     from holdfast import __version__
+    from holdfast.payloads import python_version
     from holdfast.transports import endpoint
 
     told = endpoint.Endpoint(urls[0], os.getpid(), __version__, python_version())
@@ -173,39 +227,71 @@ def _announce(settings: CoordinatorSettings, urls: list[str]) -> None:
     logger("coordinator").info("listening on %s", ", ".join(urls))
 
 
-def _listen(settings: CoordinatorSettings) -> tuple[list[socket.socket], list[str]]:
-    """Bind before anything heavy is imported, so that whoever dials early only waits."""
+@contextmanager
+def _doors(settings: CoordinatorSettings) -> Iterator[tuple[list[socket.socket], list[str]]]:
+    """Bind before anything heavy is imported, so that whoever dials early only waits.
+
+    The Unix socket's path is removed at the end; who holds the lock of the directory may do so.
+    """
     from holdfast.transports.endpoint import socket_path
 
     path = socket_path(settings.state_dir)
-    path.unlink(missing_ok=True)
-    unix = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    previous = os.umask(0o177)
-    try:
-        unix.bind(str(path))
-    finally:
-        os.umask(previous)
-    unix.listen()
-    sockets, urls = [unix], [f"unix:{path}"]
-    if settings.port >= 0:
+    with ExitStack() as opened:
         try:
-            tcp = socket.create_server((settings.host, settings.port), backlog=1024)
+            path.unlink(missing_ok=True)
+            unix = opened.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            previous = os.umask(0o177)
+            try:
+                unix.bind(str(path))
+            finally:
+                os.umask(previous)
         except OSError as error:
             raise ConfigurationError(
-                f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; "
-                "give another with --host and --port"
+                f"no socket can be made at {path}: {error.strerror}; give another --state-dir"
             ) from error
-        sockets.append(tcp)
-        urls.append(f"http://{settings.host}:{tcp.getsockname()[1]}")
-    return sockets, urls
+        opened.callback(_unlink, path, os.stat(path).st_ino)
+        unix.listen()
+        sockets, urls = [unix], [f"unix:{path}"]
+        if settings.port >= 0:
+            tcp = opened.enter_context(_tcp(settings))
+            host = f"[{settings.host}]" if ":" in settings.host else settings.host
+            sockets.append(tcp)
+            urls.append(f"http://{host}:{tcp.getsockname()[1]}")
+        yield sockets, urls
+
+
+def _unlink(path: Path, inode: int) -> None:
+    """Remove our socket, and not the one of who came after a deletion of the directory."""
+    try:
+        if os.stat(path).st_ino == inode:
+            path.unlink()
+    except FileNotFoundError:
+        return
+
+
+def _tcp(settings: CoordinatorSettings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot listen on {settings.host}:{settings.port}: {os.strerror(error.errno or 0)}; "
+            "give another with --host and --port"
+        ) from error
 
 
 def _worker_command(settings: CoordinatorSettings, url: str, home: Path) -> list[str]:
-    command = [sys.executable, "-m", "holdfast", "worker", "--url", url, "--home", str(home)]
-    if settings.slots:
-        command += ["--slots", str(settings.slots)]
-    if settings.embedded:
-        command += ["--orphan-seconds", "600", "--log-to", str(settings.state_dir / "worker.log")]
-    for entry in settings.path:
-        command += ["--path", entry]
-    return command
+    from holdfast.config import WorkerSettings
+    from holdfast.wiring.launch import command
+
+    log = settings.state_dir.resolve() / "worker.log"
+    return command(
+        WorkerSettings(
+            urls=(url,),
+            state_dir=home,
+            slots=settings.slots,
+            path=settings.path,
+            embedded=settings.embedded,
+            log_to=log if settings.embedded else None,
+        )
+    )

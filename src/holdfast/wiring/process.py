@@ -1,18 +1,27 @@
-"""What every process of ours has: an event loop, signals, a host."""
+"""What every process of ours has: an event loop, signals, a log, a host."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run a process's main coroutine, on uvloop where it is installed."""
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(main)
+    """Run a process's main coroutine, on uvloop where it is installed. The process then ends."""
+    try:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(main)
+    finally:
+        # What is left is the end of the interpreter: one more Ctrl-C has nothing to stop.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -25,10 +34,16 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 def on_signals(stop: Callable[[], None]) -> None:
-    """Call `stop` at SIGTERM and at Ctrl-C."""
+    """Call `stop` at every SIGTERM and at every Ctrl-C."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
+
+
+def log_to_stderr() -> None:
+    """Log what a person may want to read; the web server's lines on every socket are not that."""
+    logging.basicConfig(level=logging.INFO, format=_LOG_FORMAT, stream=sys.stderr)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
 
 def boot_id() -> str:

@@ -7,10 +7,11 @@ import os
 import platform
 import socket
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdfast import config
-from holdfast.errors import ConfigurationError
+from holdfast.observe import logger
 from holdfast.wiring.process import boot_id, on_signals
 
 if TYPE_CHECKING:
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 DRAIN_SECONDS = 30.0
 """What running tasks get to finish once a worker is asked to leave."""
 _LOOK_SECONDS = 5.0
+_PATIENCE_SECONDS = 0.5
+_ALONE_SECONDS = 15.0
+_ALONE_AND_OCCUPIED_SECONDS = 3600.0
+"""How long a worker of an embedded coordinator waits for another one, when it has nothing to do or
+to tell, and when it has."""
 
 
 async def work(settings: WorkerSettings) -> None:
@@ -31,22 +37,26 @@ async def work(settings: WorkerSettings) -> None:
     Raises ConfigurationError for a home that another worker holds, or that cannot be written.
     """
     from holdfast.engines.process import ProcessEngine
-    from holdfast.observe import Counters, TaskSet, logger
+    from holdfast.observe import Counters, TaskSet
     from holdfast.worker.agent import Agent
     from holdfast.worker.home import FileHome
 
-    sys.path[:] = [*settings.path, *(entry for entry in sys.path if entry not in settings.path)]
-    home = FileHome.open(settings.state_dir.resolve())
     stop = asyncio.Event()
     on_signals(stop.set)
+    sys.path[:] = [*settings.path, *(entry for entry in sys.path if entry not in settings.path)]
+    home = FileHome.open(settings.state_dir.resolve())
     engine = ProcessEngine(state_dir=home.path, guard_death=stop.set)
     agent = Agent(_offer(settings, home), _world(settings, home, engine), counters=Counters())
     tasks = TaskSet(logger("worker"))
     running = tasks.watched("agent", agent.run())
     running.add_done_callback(lambda _: stop.set())
-    if settings.orphan_seconds:
-        tasks.start("orphan", _leave_when_orphaned(agent, settings.orphan_seconds, stop))
+    if settings.embedded:
+        tasks.start("alone", _leave_when_alone(agent, home.path, stop))
+    elif settings.log_to is None:
+        tasks.start("waiting", _say_that_we_wait(agent, settings))
     await stop.wait()
+    # The first signal lets what runs finish, the second one stops it.
+    on_signals(lambda: agent.drain(0.0))
     agent.drain(DRAIN_SECONDS)
     try:
         await running
@@ -100,31 +110,47 @@ def _world(settings: WorkerSettings, home: FileHome, engine: ProcessEngine) -> W
 
 
 def _nearby() -> str:
-    """Return the coordinator of the state directory that the environment names, or of ./.holdfast.
+    """Return the coordinator that the environment names, or the one of ./.holdfast, present or not.
 
-    Raises ConfigurationError where none runs there.
+    Raises ConfigurationError where the path of its socket cannot be used.
     """
-    from holdfast.transports import endpoint
+    from holdfast.transports.endpoint import socket_path
 
     place = config.place(None, None)
-    if place.url:
-        return place.url
-    told = endpoint.read(place.state_dir)
-    if told is None:
-        raise ConfigurationError(
-            f"no coordinator runs in {place.state_dir}: give --url http://HOST:PORT"
-        )
-    return told.url
+    return place.url or f"unix:{socket_path(place.state_dir)}"
 
 
-async def _leave_when_orphaned(agent: Agent, seconds: float, stop: asyncio.Event) -> None:
+async def _leave_when_alone(agent: Agent, home: Path, stop: asyncio.Event) -> None:
     """Ask to stop once there was no coordinator for so long; outcomes rest in the spool."""
     from holdfast.core.peer import PeerState
 
     loop = asyncio.get_running_loop()
     last = loop.time()
-    while loop.time() - last < seconds:
+    while True:
         await asyncio.sleep(_LOOK_SECONDS)
         if agent.session is PeerState.WELCOMED:
             last = loop.time()
-    stop.set()
+        # Nobody comes back for a folder that was deleted.
+        patient = agent.occupied and _exists(home)
+        if loop.time() - last >= (_ALONE_AND_OCCUPIED_SECONDS if patient else _ALONE_SECONDS):
+            logger("worker").info("no coordinator came back: this worker leaves")
+            stop.set()
+            return
+
+
+def _exists(directory: Path) -> bool:
+    return directory.exists()
+
+
+async def _say_that_we_wait(agent: Agent, settings: WorkerSettings) -> None:
+    """Tell once of a coordinator that does not answer, and once that one does."""
+    from holdfast.core.peer import PeerState
+
+    log = logger("worker")
+    urls = ", ".join(settings.urls) or _nearby()
+    await asyncio.sleep(_PATIENCE_SECONDS)
+    if agent.session is not PeerState.WELCOMED:
+        log.warning("no coordinator answers at %s yet; waiting for it", urls)
+    while agent.session is not PeerState.WELCOMED:  # noqa: ASYNC110 - a line in a log can be late
+        await asyncio.sleep(_PATIENCE_SECONDS)
+    log.info("works for %s", urls)
