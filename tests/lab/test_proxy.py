@@ -507,6 +507,8 @@ def test_a_party_that_is_gone_is_not_told_through_silence(stage: Stage) -> None:
 
 def test_news_of_a_party_that_is_gone_travels_like_bytes(stage: Stage) -> None:
     client, server = stage.pair()
+    # Reset before the proxy knows that it is connected, the server would have refused it.
+    assert passes(client, server)
     with stage.proxy.apply(Latency(delay_seconds=NEVER_SECONDS, direction="to_client")):
         server.sendall(b"last words")
         reset(server)
