@@ -37,7 +37,7 @@ STEPS_MAX = 3_000_000
 REAL_SECONDS_MAX = 60.0
 SETTLE_SECONDS = 240.0
 """Virtual seconds after the healing within which everything must be settled."""
-QUIET_SECONDS = 8.0
+QUIET_SECONDS = 20.0
 """After that, children of leases that are over must have been stopped."""
 
 
