@@ -299,11 +299,14 @@ class FaultProxy:
         self._connections[number] = connection
         task = self._tasks.watched(f"proxy connection {number}", connection.run())
         connection.runs_in(task)
-        task.add_done_callback(partial(self._forget, number))
+        task.add_done_callback(partial(self._ended, number))
 
-    def _forget(self, number: int, task: asyncio.Task[None]) -> None:
+    def _ended(self, number: int, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             _LOG.error("connection %d broke down", number, exc_info=error)
+        self._forget(number)
+
+    def _forget(self, number: int) -> None:
         connection = self._connections.pop(number, None)
         if connection is not None:
             self._reset += connection.was_reset
