@@ -22,7 +22,16 @@ _ALARM_SECONDS_MAX = 3600.0
 class Inbox:
     """The one inbox of a coordinator."""
 
-    __slots__ = ("_alarm", "_arrived", "_items", "_parts", "_space", "_weight", "_weights")
+    __slots__ = (
+        "_alarm",
+        "_alarm_at",
+        "_arrived",
+        "_items",
+        "_parts",
+        "_space",
+        "_weight",
+        "_weights",
+    )
 
     def __init__(self) -> None:
         self._items: deque[Item] = deque()
@@ -31,7 +40,9 @@ class Inbox:
         self._weight = 0
         self._parts: deque[list[Item]] = deque()
         """Parts of turns that failed: decided before all others, one after another."""
-        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm: asyncio.Handle | None = None
+        # A loop may give a handle that cannot say when it rings, for a moment that is now.
+        self._alarm_at = 0.0
         self._arrived = asyncio.Event()
         self._space = asyncio.Event()
         self._space.set()
@@ -96,10 +107,10 @@ class Inbox:
         loop = asyncio.get_running_loop()
         at = loop.time() + min(max(seconds, 0.0), _ALARM_SECONDS_MAX)
         if self._alarm is not None:
-            if self._alarm.when() <= at:
+            if self._alarm_at <= at:
                 return
             self._alarm.cancel()
-        self._alarm = loop.call_at(at, self._ring)
+        self._alarm, self._alarm_at = loop.call_at(at, self._ring), at
 
     def _ring(self) -> None:
         self._alarm = None

@@ -24,6 +24,7 @@ import msgspec
 
 from holdfast.engines import invoke, kernel
 from holdfast.engines.current import Current, TaskCancelled, enter
+from holdfast.engines.freshness import Sources
 from holdfast.engines.packets import PACKET_BYTES_MAX, RETIRED_EXIT, Charge, Work
 from holdfast.engines.reporting import (
     LOST_EXIT,
@@ -113,6 +114,7 @@ class SequentialLane:
         self._outcomes = socket.socket(fileno=outcomes)
         self._gate = InterruptGate(lambda: read_requests(self._outcomes))
         self._functions = invoke.Functions()
+        self._sources = Sources() if charge.follows_sources else None
         self._pid = os.getpid()
 
     def serve(self) -> None:
@@ -127,15 +129,25 @@ class SequentialLane:
                 os._exit(0)  # User code forked and both came back; the other one goes on.
             send_report(self._outcomes, report)
             flush_streams()
+            if self._sources is not None:
+                self._sources.note()
             tasks += 1
             if self._is_spent(tasks):
                 leave(RETIRED_EXIT)
 
     def _receive(self, buffer: memoryview) -> int:
         try:
+            if self._sources is not None:
+                self._wait_for_order(self._sources)
             return self._orders.recv_into(buffer)
         except OSError:
             leave(LOST_EXIT)
+
+    def _wait_for_order(self, sources: Sources) -> None:
+        """Wait until there is an order, and leave it to a fresh child where our code is stale."""
+        self._orders.recv(1, socket.MSG_PEEK)
+        if sources.changed():
+            leave(RETIRED_EXIT)
 
     def _attempt(self, work: Work) -> bytes:
         """Run one order and return its report."""

@@ -15,8 +15,9 @@ import msgspec
 
 from holdfast.engines import invoke
 from holdfast.engines.current import Current, TaskCancelled, enter
-from holdfast.engines.packets import PACKET_BYTES_MAX, Charge, Work
-from holdfast.engines.reporting import flush_streams, read_requests, send_report
+from holdfast.engines.freshness import Sources
+from holdfast.engines.packets import PACKET_BYTES_MAX, RETIRED_EXIT, Charge, Work
+from holdfast.engines.reporting import flush_streams, leave, read_requests, send_report
 from holdfast.observe import TaskSet, logger
 
 RUNNING_MAX: Final = 64
@@ -35,6 +36,7 @@ class ConcurrentLane:
         self._orders = socket.socket(fileno=orders)
         self._outcomes = socket.socket(fileno=outcomes)
         self._functions = invoke.Functions()
+        self._sources = Sources() if charge.follows_sources else None
         self._decoder = msgspec.msgpack.Decoder(Work)
         self._buffer = memoryview(bytearray(PACKET_BYTES_MAX))
         self._tasks = TaskSet(logger("engines.concurrent"))
@@ -65,6 +67,8 @@ class ConcurrentLane:
             loop.remove_reader(self._orders)
 
     def _take_up(self) -> None:
+        if self._sources is not None and not self._running and self._sources.changed():
+            leave(RETIRED_EXIT)
         try:
             # The descriptor stays in blocking mode: the supervisor's end shares its flags.
             size = self._orders.recv_into(self._buffer, flags=socket.MSG_DONTWAIT)
@@ -96,6 +100,8 @@ class ConcurrentLane:
             self._interrupted.discard(work.token)
         send_report(self._outcomes, report)
         flush_streams()
+        if self._sources is not None:
+            self._sources.note()
         self._read_more()
 
     async def _report(self, work: Work) -> bytes:

@@ -64,7 +64,8 @@ class Report(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Charge(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """Fork a child. Four descriptors come with it: orders, outcomes, stdout, stderr.
 
-    `tasks_max` and `rss_bytes_max` (0: no bound) say when the child retires.
+    `tasks_max` and `rss_bytes_max` (0: no bound) say when the child retires; with
+    `follows_sources` it also does when a module that it has loaded was changed on disk.
     """
 
     serial: int
@@ -73,6 +74,7 @@ class Charge(msgspec.Struct, frozen=True, array_like=True, tag=1):
     results: str
     tasks_max: int
     rss_bytes_max: int
+    follows_sources: bool
 
 
 class Forked(msgspec.Struct, frozen=True, array_like=True, tag=2):

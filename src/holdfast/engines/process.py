@@ -55,7 +55,8 @@ class ProcessEngine:
     `state_dir` gets the folders `engine/results` (large results, removed by who is told of them)
     and `engine/code`; `open` empties both. `guard_death` is called when the guard, and with it
     every child, is gone unasked.
-    `recycle_tasks` and `recycle_rss_bytes` (0: never) replace a child between two tasks.
+    `recycle_tasks` and `recycle_rss_bytes` (0: never) replace a child between two tasks;
+    `follow_sources` replaces one whose modules were changed on disk.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class ProcessEngine:
         python: str = sys.executable,
         recycle_tasks: int = 0,
         recycle_rss_bytes: int = 0,
+        follow_sources: bool = False,
     ) -> None:
         self.guard = GuardProcess(python=python, died=self._guard_died)
         self._python = python
@@ -74,6 +76,7 @@ class ProcessEngine:
         self._guard_death = guard_death
         self._recycle_tasks = recycle_tasks
         self._recycle_rss_bytes = recycle_rss_bytes
+        self._follow_sources = follow_sources
         self._listener: EngineListener | None = None
         self._nursery: NurseryLink | None = None
         self._lives: list[Life | None] = []
@@ -186,6 +189,7 @@ class ProcessEngine:
             results=str(self._results),
             tasks_max=self._recycle_tasks,
             rss_bytes_max=self._recycle_rss_bytes,
+            follows_sources=self._follow_sources,
         )
         assert self._nursery is not None
         self._nursery.fork(charge, life.descriptors)
@@ -321,10 +325,10 @@ class ProcessEngine:
         failures = self._failures[lane]
         delay = min(BACKOFF_SECONDS * 2**failures, BACKOFF_SECONDS_MAX) if failures else 0.0
         concurrent = lane == len(self._lives) - 1
-        fresh = None if concurrent else self._bear(lane, delay)
+        fresh = None if concurrent and not waiting else self._bear(lane, delay)
         self._lives[lane] = fresh
         for token, packet in waiting:
-            assert fresh is not None, "a concurrent lane does not retire"
+            assert fresh is not None, "what waits has a child to wait for"
             if fresh.hand(packet):
                 fresh.handed[token] = None
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from holdfast.coordinator.gateway import Gateway
     from holdfast.coordinator.host import Hand, Host, StateLock
     from holdfast.coordinator.service import Coordinator
+    from holdfast.observe import TaskSet
     from holdfast.stores.reader import SQLiteReader
     from holdfast.stores.sqlite import SQLiteStore
 
@@ -190,11 +191,15 @@ async def _run(
         # Nobody would judge silence, or keep workers alive: better to end and say why.
         each.add_done_callback(lambda _: stop.set())
     app = asgi_app(parts.gateway.serve, Routes(parts.gateway, parts.blobs))
-    serving = tasks.watched("server", serve(app, sockets=sockets, stop=closing, started=started))
-    serving.add_done_callback(lambda _: started.set())
-    await started.wait()
+    serving: asyncio.Task[None] | None = None
     try:
-        if not stop.is_set():
+        # Where the store cannot be read, nobody is let in; who dials meanwhile waits.
+        if await _first_of(tasks, parts.coordinator.ready, stop):
+            serving = tasks.watched(
+                "server", serve(app, sockets=sockets, stop=closing, started=started)
+            )
+            serving.add_done_callback(lambda _: started.set())
+            await started.wait()
             _announce(settings, urls)
             if announce is not None:
                 announce(urls)
@@ -205,13 +210,23 @@ async def _run(
         await parts.host.dismiss()
         closing.set()
         await parts.gateway.close()
-        await serving
+        if serving is not None:
+            await serving
         await tasks.cancel()
         await parts.reader.close()
         await parts.store.close()
     for ended in vital:
         if ended.done() and not ended.cancelled():
             ended.result()
+
+
+async def _first_of(tasks: TaskSet, wanted: asyncio.Event, other: asyncio.Event) -> bool:
+    """Wait for one of two events; whether it was the wanted one."""
+    waits = [tasks.watched("waits", event.wait()) for event in (wanted, other)]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for each in waits:
+        each.cancel()
+    return not other.is_set()
 
 
 def _announce(settings: CoordinatorSettings, urls: list[str]) -> None:

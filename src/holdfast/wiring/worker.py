@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 DRAIN_SECONDS = 30.0
 """What running tasks get to finish once a worker is asked to leave."""
 _LOOK_SECONDS = 5.0
-_PATIENCE_SECONDS = 0.5
+_SOON_SECONDS = 0.25
+_LOOKS_IN_VAIN = 8
 _ALONE_SECONDS = 15.0
 _ALONE_AND_OCCUPIED_SECONDS = 3600.0
 """How long a worker of an embedded coordinator waits for another one, when it has nothing to do or
@@ -45,7 +46,9 @@ async def work(settings: WorkerSettings) -> None:
     on_signals(stop.set)
     sys.path[:] = [*settings.path, *(entry for entry in sys.path if entry not in settings.path)]
     home = FileHome.open(settings.state_dir.resolve())
-    engine = ProcessEngine(state_dir=home.path, guard_death=stop.set)
+    engine = ProcessEngine(
+        state_dir=home.path, guard_death=stop.set, follow_sources=settings.embedded
+    )
     agent = Agent(_offer(settings, home), _world(settings, home, engine), counters=Counters())
     tasks = TaskSet(logger("worker"))
     running = tasks.watched("agent", agent.run())
@@ -55,6 +58,8 @@ async def work(settings: WorkerSettings) -> None:
     elif settings.log_to is None:
         tasks.start("waiting", _say_that_we_wait(agent, settings))
     await stop.wait()
+    if agent.occupied:
+        logger("worker").info("leaving; what runs has %g s to finish", DRAIN_SECONDS)
     # The first signal lets what runs finish, the second one stops it.
     on_signals(lambda: agent.drain(0.0))
     agent.drain(DRAIN_SECONDS)
@@ -130,9 +135,9 @@ async def _leave_when_alone(agent: Agent, home: Path, stop: asyncio.Event) -> No
         await asyncio.sleep(_LOOK_SECONDS)
         if agent.session is PeerState.WELCOMED:
             last = loop.time()
+        patience = _ALONE_AND_OCCUPIED_SECONDS if agent.occupied else _ALONE_SECONDS
         # Nobody comes back for a folder that was deleted.
-        patient = agent.occupied and _exists(home)
-        if loop.time() - last >= (_ALONE_AND_OCCUPIED_SECONDS if patient else _ALONE_SECONDS):
+        if loop.time() - last >= patience or not _exists(home):
             logger("worker").info("no coordinator came back: this worker leaves")
             stop.set()
             return
@@ -148,9 +153,10 @@ async def _say_that_we_wait(agent: Agent, settings: WorkerSettings) -> None:
 
     log = logger("worker")
     urls = ", ".join(settings.urls) or _nearby()
-    await asyncio.sleep(_PATIENCE_SECONDS)
-    if agent.session is not PeerState.WELCOMED:
-        log.warning("no coordinator answers at %s yet; waiting for it", urls)
-    while agent.session is not PeerState.WELCOMED:  # noqa: ASYNC110 - a line in a log can be late
-        await asyncio.sleep(_PATIENCE_SECONDS)
+    looks = 0
+    while agent.session is not PeerState.WELCOMED:
+        looks += 1
+        if looks == _LOOKS_IN_VAIN:
+            log.warning("no coordinator answers at %s yet; waiting for it", urls)
+        await asyncio.sleep(_SOON_SECONDS)
     log.info("works for %s", urls)

@@ -13,7 +13,7 @@ from typing import Any
 from holdfast.client.task import task
 from holdfast.lab.bench.goals import Samples, quantile
 from holdfast.lab.bench.latency import one_by_one
-from holdfast.lab.bench.stage import WAIT_SECONDS, Bench, Fleet
+from holdfast.lab.bench.stage import WAIT_SECONDS, Bench, Fleet, mapped
 from holdfast.lab.bench.throughput import NOBODY
 from holdfast.lab.workloads.plain import noop
 
@@ -57,7 +57,7 @@ def _throughput(fleet: Fleet, top: Callable[..., Any], count: int) -> float:
     """Return how many tasks a second settle, of any kind, while a map of top priority runs."""
     settled = fleet.store.settled()
     begun = time.perf_counter()
-    for _ in fleet.client.map(top, range(count)):
+    for _ in mapped(fleet.client, top, range(count)):
         pass
     seconds = time.perf_counter() - begun
     return (fleet.store.settled() - settled) / seconds

@@ -14,7 +14,7 @@ from typing import Any
 from holdfast.client.task import task
 from holdfast.lab.bench.budget import Meter
 from holdfast.lab.bench.goals import Samples
-from holdfast.lab.bench.stage import WAIT_SECONDS, Bench, Embedded
+from holdfast.lab.bench.stage import WAIT_SECONDS, Bench, Embedded, mapped
 from holdfast.lab.workloads.plain import echo, noop
 
 _POOL_PROCESSES = 2
@@ -57,11 +57,11 @@ def _round(
     of_pool = _rate(lambda: pool.map(noop, range(count), chunksize=1), count)
     commits = embedded.store.commits()
     meter.start()
-    of_noop = _rate(lambda: embedded.client.map(noop, range(count)), count)
+    of_noop = _rate(lambda: mapped(embedded.client, noop, range(count)), count)
     meter.stop()
     commits = embedded.store.commits() - commits
-    of_text = _rate(lambda: embedded.client.map(echo, [_TEXT] * count), count)
-    of_closure = _rate(lambda: embedded.client.map(_adding(1), range(count)), count)
+    of_text = _rate(lambda: mapped(embedded.client, echo, [_TEXT] * count), count)
+    of_closure = _rate(lambda: mapped(embedded.client, _adding(1), range(count)), count)
     note("throughput_tasks_per_second", of_noop)
     note("throughput_process_pool_tasks_per_second", of_pool)
     note("throughput_ratio_to_process_pool", of_noop / of_pool)

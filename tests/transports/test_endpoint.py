@@ -1,0 +1,66 @@
+"""The file that says where a coordinator listens is a hint; the lock is the truth."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from holdfast.errors import ConfigurationError
+from holdfast.transports import endpoint
+from holdfast.transports.endpoint import Endpoint
+
+HERE = Endpoint("unix:/x.sock", os.getpid(), "1", "3.11")
+
+
+def test_what_is_published_is_read_and_withdrawn_by_its_owner_alone(tmp_path: Path) -> None:
+    assert endpoint.read(tmp_path) is None
+    endpoint.publish(tmp_path, HERE)
+    assert endpoint.read(tmp_path) == HERE
+    endpoint.withdraw(tmp_path, os.getpid() + 1)
+    assert endpoint.read(tmp_path) == HERE
+    endpoint.withdraw(tmp_path, os.getpid())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", [b"", b"nonsense", b'{"url": 5}', b"\xff\xfe"])
+def test_a_file_that_is_none_of_ours_says_nothing(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "endpoint.json").write_bytes(text)
+    assert endpoint.read(tmp_path) is None
+    endpoint.withdraw(tmp_path, os.getpid())
+
+
+def test_it_lives_as_long_as_the_lock_is_held(tmp_path: Path) -> None:
+    assert not endpoint.lives(tmp_path)
+    with (tmp_path / "coordinator.lock").open("w") as lock:
+        assert not endpoint.lives(tmp_path), "a lock file alone is no life"
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert endpoint.lives(tmp_path)
+    assert not endpoint.lives(tmp_path)
+
+
+def test_a_socket_is_beside_the_database_where_its_path_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    near = Path("/s")
+    assert endpoint.socket_path(near) == near / "coordinator.sock"
+    far = tmp_path / ("ü" * 60)
+    path = endpoint.socket_path(far)
+    assert path.parent == tmp_path / f"holdfast-{os.getuid()}"
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert path == endpoint.socket_path(far)
+    assert path != endpoint.socket_path(far / "other")
+
+
+def test_a_directory_of_somebody_else_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / f"holdfast-{os.getuid()}").symlink_to(tmp_path / "theirs")
+    with pytest.raises(ConfigurationError, match="--state-dir"):
+        endpoint.socket_path(tmp_path / ("x" * 120))

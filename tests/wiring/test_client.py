@@ -1,0 +1,48 @@
+"""What a person is told who cannot be connected."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from holdfast import wiring
+from holdfast.errors import ConfigurationError, NoCoordinatorError
+
+
+def test_the_address_where_nobody_answers_is_named() -> None:
+    with pytest.raises(NoCoordinatorError, match=r"http://127\.0\.0\.1:9: no coordinator"):
+        wiring.connect("http://127.0.0.1:9", connect_seconds=0.1)
+
+
+def test_a_directory_that_was_deleted_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    os.rmdir(tmp_path / "gone")
+    with pytest.raises(ConfigurationError, match="was deleted"):
+        wiring.connect()
+
+
+def test_a_store_that_cannot_be_read_is_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "store.db").write_text("by no means a database\n" * 100)
+    with pytest.raises(NoCoordinatorError, match="not a database"):
+        wiring.connect(state_dir=tmp_path)
+
+
+def test_a_client_imports_no_server(tmp_path: Path) -> None:
+    program = (
+        "import sys, holdfast\n"
+        "from holdfast.wiring.client import connect\n"
+        "try:\n    connect('http://127.0.0.1:9', connect_seconds=0.01)\n"
+        "except holdfast.NoCoordinatorError:\n    pass\n"
+        "print([n for n in ('uvicorn', 'sqlite3', 'click', 'rich') if n in sys.modules])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert done.stdout == "[]\n"

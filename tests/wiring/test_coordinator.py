@@ -1,0 +1,146 @@
+"""A coordinator as a process: what it leaves behind, and what it says when it cannot be."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from holdfast import wiring
+from holdfast.config import CoordinatorSettings
+from holdfast.lab.cluster import is_zombie_or_gone
+from holdfast.transports import endpoint
+from tests.conftest import Eventually
+
+_SECONDS = 30
+
+
+def start(command: str, state: Path, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "holdfast", command, "--state-dir", str(state), *words],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_until_it_listens(process: subprocess.Popen[str]) -> str:
+    """Read what it says until it says where it listens; return that line."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("Holdfast listens"):
+            return line
+    raise AssertionError("it ended before it listened")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_up_serves_and_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
+    state = tmp_path / "state"
+    with start("up", state, "--port", "0", "--slots", "1") as process:
+        line = wait_until_it_listens(process)
+        url = line.split(" and ")[1].split(";")[0]
+        with wiring.connect(url) as client:
+            assert client.submit(abs, -3).result(_SECONDS) == 3
+            (worker,) = client.workers()
+        process.send_signal(number)
+        _, said = process.communicate(timeout=_SECONDS)
+        assert process.returncode == 0
+    assert "Traceback" not in said
+    assert "uvicorn" not in said
+    left = {path.name for path in state.iterdir()}
+    assert not left & {"coordinator.sock", "endpoint.json"}
+    assert is_zombie_or_gone(worker["pid"])
+
+
+def test_a_stale_socket_is_replaced_and_a_living_coordinator_is_not(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(endpoint.socket_path(state)))
+    with start("coordinator", state, "--port", "0") as process:
+        wait_until_it_listens(process)
+        second = subprocess.run(
+            [sys.executable, "-m", "holdfast", "up", "--state-dir", str(state), "--port", "0"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_SECONDS,
+        )
+        assert second.returncode == 2
+        assert "already runs" in second.stderr
+        with wiring.connect(f"unix:{endpoint.socket_path(state)}") as client:
+            assert client.list() == []
+        process.terminate()
+        process.communicate(timeout=_SECONDS)
+
+
+@pytest.mark.parametrize("what", ["port in use", "no database", "newer schema"])
+def test_what_it_cannot_begin_with_is_one_line(
+    tmp_path: Path, what: str, eventually: Eventually
+) -> None:
+    state = tmp_path / "state"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = 0
+        if what == "port in use":
+            port, word = (
+                taken.getsockname()[1],
+                f"cannot listen on 127.0.0.1:{taken.getsockname()[1]}",
+            )
+        elif what == "no database":
+            state.mkdir()
+            (state / "store.db").write_text("by no means a database\n" * 100)
+            word = "not a database"
+        else:
+            make_newer(state)
+            word = "run the newer release again"
+        with start("up", state, "--port", str(port)) as process:
+            _, said = process.communicate(timeout=_SECONDS)
+    assert process.returncode in (2, 5)
+    (line,) = [line for line in said.splitlines() if line.startswith("holdfast: ")]
+    assert word in line
+    assert "Traceback" not in said
+    home = state / "worker-0"
+    eventually("no worker is left", lambda: not endpoint_lock_held(home / "lock"))
+
+
+def make_newer(state: Path) -> None:
+    import sqlite3
+
+    with start("coordinator", state, "--port", "0") as process:
+        wait_until_it_listens(process)
+        process.terminate()
+        process.communicate(timeout=_SECONDS)
+    connection = sqlite3.connect(state / "store.db")
+    with connection:
+        connection.execute("UPDATE meta SET schema = schema + 90")
+    connection.close()
+
+
+def endpoint_lock_held(lock: Path) -> bool:
+    import fcntl
+
+    if not lock.exists():
+        return False
+    with lock.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def test_a_deleted_directory_to_run_in_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from holdfast.errors import ConfigurationError
+    from holdfast.wiring.coordinator import _hands
+
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    os.rmdir(tmp_path / "gone")
+    with pytest.raises(ConfigurationError, match="was deleted"):
+        _hands(CoordinatorSettings(state_dir=tmp_path), "unix:/x", umask=-1)

@@ -1,0 +1,75 @@
+"""What a process is made of: its loop, its signals, its log."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+from holdfast.wiring.process import boot_id, log_to_stderr, loop_factory, on_signals
+
+IMPATIENT = """
+import asyncio, os, signal
+from holdfast.wiring.process import on_signals, run
+
+async def main():
+    asked = asyncio.Event()
+    on_signals(asked.set)
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asked.wait()
+
+run(main())
+os.kill(os.getpid(), signal.SIGINT)
+os.kill(os.getpid(), signal.SIGTERM)
+print("ended in good order")
+"""
+
+
+def test_signals_end_a_process_in_good_order_and_late_ones_do_nothing() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(IMPATIENT)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ended in good order\n", "")
+
+
+def test_every_signal_is_told() -> None:
+    async def scene() -> int:
+        told: list[None] = []
+        on_signals(lambda: told.append(None))
+        try:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                seen = len(told)
+                os.kill(os.getpid(), number)
+                async with asyncio.timeout(5):
+                    while len(told) == seen:  # noqa: ASYNC110 - the kernel's word
+                        await asyncio.sleep(0.001)
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().remove_signal_handler(number)
+        return len(told)
+
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        assert runner.run(scene()) == 2
+
+
+def test_the_web_server_keeps_its_lines_to_itself() -> None:
+    server = logging.getLogger("uvicorn")
+    before = server.level
+    try:
+        log_to_stderr()
+        assert not logging.getLogger("uvicorn.error").isEnabledFor(logging.INFO)
+        assert logging.getLogger("uvicorn.error").isEnabledFor(logging.WARNING)
+    finally:
+        server.setLevel(before)
+
+
+def test_this_boot_has_a_name_that_stays() -> None:
+    assert boot_id() == boot_id() != ""

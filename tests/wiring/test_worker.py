@@ -1,0 +1,96 @@
+"""When a worker that a coordinator of a folder keeps leaves, and what one says that waits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from holdfast.config import WorkerSettings
+from holdfast.core.peer import PeerState
+from holdfast.transports.endpoint import socket_path
+from holdfast.wiring import worker
+
+
+class Agent:
+    """What is asked of an agent."""
+
+    def __init__(self, *, occupied: bool = False, session: PeerState = PeerState.CLOSED) -> None:
+        self.occupied = occupied
+        self.session = session
+
+
+@pytest.fixture(autouse=True)
+def _short_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(worker, "_SOON_SECONDS", 0.001)
+    monkeypatch.setattr(worker, "_ALONE_SECONDS", 0.02)
+
+
+async def leaves(agent: Agent, home: Path, within_seconds: float) -> bool:
+    stop = asyncio.Event()
+    leaving = asyncio.ensure_future(worker._leave_when_alone(cast("Any", agent), home, stop))
+    try:
+        async with asyncio.timeout(within_seconds):
+            await stop.wait()
+    except TimeoutError:
+        return False
+    finally:
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+    return True
+
+
+def test_it_leaves_soon_when_it_has_nothing_to_do(tmp_path: Path) -> None:
+    assert asyncio.run(leaves(Agent(), tmp_path, 5.0))
+
+
+def test_it_stays_while_it_has_something_to_do_or_to_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not asyncio.run(leaves(Agent(occupied=True), tmp_path, 0.2))
+    monkeypatch.setattr(worker, "_ALONE_AND_OCCUPIED_SECONDS", 0.05)
+    assert asyncio.run(leaves(Agent(occupied=True), tmp_path, 5.0))
+
+
+def test_it_stays_while_it_has_a_coordinator(tmp_path: Path) -> None:
+    agent = Agent(session=PeerState.WELCOMED)
+    assert not asyncio.run(leaves(agent, tmp_path, 0.2))
+
+
+def test_it_leaves_a_folder_that_was_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "_ALONE_SECONDS", 60.0)
+    assert asyncio.run(leaves(Agent(occupied=True), tmp_path / "gone", 5.0))
+
+
+def test_it_says_once_that_it_waits(caplog: pytest.LogCaptureFixture) -> None:
+    async def scene() -> None:
+        agent = Agent()
+        settings = WorkerSettings(urls=("http://127.0.0.1:1",), state_dir=Path("x"))
+        saying = asyncio.ensure_future(worker._say_that_we_wait(cast("Any", agent), settings))
+        await asyncio.sleep(0.1)
+        agent.session = PeerState.WELCOMED
+        async with asyncio.timeout(5):
+            await saying
+
+    with caplog.at_level(logging.INFO, logger="holdfast.worker"):
+        asyncio.run(scene())
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [
+        "no coordinator answers at http://127.0.0.1:1 yet; waiting for it",
+        "works for http://127.0.0.1:1",
+    ]
+
+
+def test_the_coordinator_of_this_folder_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert worker._nearby() == f"unix:{socket_path(tmp_path / '.holdfast')}"
+    monkeypatch.setenv("HOLDFAST_URL", "http://elsewhere:1")
+    assert worker._nearby() == "http://elsewhere:1"
