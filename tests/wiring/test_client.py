@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 from holdfast import wiring
 from holdfast.errors import ConfigurationError, NoCoordinatorError
+from holdfast.transports import endpoint
+from tests.conftest import Eventually
 
 
 def test_the_address_where_nobody_answers_is_named() -> None:
@@ -46,3 +49,41 @@ def test_a_client_imports_no_server(tmp_path: Path) -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path
     )
     assert done.stdout == "[]\n"
+
+
+EDITED = """
+import os
+import holdfast, of_mine
+
+with holdfast.connect() as hf:
+    pids = set()
+    for number in (1, 2, 3):
+        with open("of_mine.py", "w") as file:
+            file.write(f"import os\\ndef told():\\n    return {number}, os.getpid()\\n")
+        os.utime("of_mine.py", (number, number))
+        # The delay leaves the worker idle for longer than an edit takes.
+        value, pid = hf.submit(of_mine.told, delay=0.4).result(30)
+        assert value == number, (value, number)
+        pids.add(pid)
+    assert len(pids) == 3, pids
+print("fresh")
+"""
+
+
+def test_an_edited_module_is_run_as_it_is_on_disk(tmp_path: Path, eventually: Eventually) -> None:
+    (tmp_path / "of_mine.py").write_text("def told():\n    return 0\n")
+    (tmp_path / "script.py").write_text(EDITED)
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    state = tmp_path / ".holdfast"
+    told = endpoint.read(state)
+    if told is not None and endpoint.lives(state):
+        os.kill(told.pid, signal.SIGTERM)
+    eventually("the coordinator has ended", lambda: not endpoint.lives(state), within_seconds=30)
+    assert (done.stdout, done.stderr) == ("fresh\n", "")

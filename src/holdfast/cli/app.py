@@ -129,7 +129,7 @@ def run() -> int:
         code = _run()
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader of our output left, as `head` does. What is buffered has nowhere to go.
+        # That reader left before the last of it; what is buffered has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.OK
     except OSError as error:
@@ -154,6 +154,9 @@ def _run() -> int:
     except TimeoutError as error:
         click.echo(f"holdfast: {str(error) or 'not finished in time'}", err=True)
         return Exit.UNFINISHED
+    except SystemExit:
+        # So click ends where the reader of our output left, as `head` does.
+        return Exit.OK
     return code if isinstance(code, int) else Exit.OK
 
 

@@ -1,0 +1,96 @@
+"""From words of a command to settings of a process; the processes themselves are not run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdfast import config, wiring
+from holdfast.cli.app import Exit
+from tests.cli.conftest import CommandLine
+
+
+class Ran:
+    """What would have been run."""
+
+    def __init__(self) -> None:
+        self.settings: Any = None
+        self.announce: Callable[[list[str]], None] | None = None
+
+    def coordinate(self, settings: Any, announce: Callable[[list[str]], None]) -> None:
+        self.settings, self.announce = settings, announce
+
+    def work(self, settings: Any) -> None:
+        self.settings = settings
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> Ran:
+    made = Ran()
+    monkeypatch.setattr(wiring, "coordinate", made.coordinate)
+    monkeypatch.setattr(wiring, "work", made.work)
+    monkeypatch.setattr(wiring, "run", lambda main: None)
+    monkeypatch.setattr(wiring, "log_to_stderr", lambda: None)
+    return made
+
+
+def test_up_runs_a_coordinator_with_workers_that_import_what_we_import(
+    cli: CommandLine, ran: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", ["/a", "/b"])
+    cli("up", "--state-dir", "/s", "--port", "0", "--workers", "3", "--slots", "2")
+    assert ran.settings == config.CoordinatorSettings(
+        state_dir=Path("/s"), port=0, workers=3, slots=2, path=("/a", "/b")
+    )
+
+
+def test_a_coordinator_says_where_it_listens_and_how_a_worker_joins(
+    cli: CommandLine, ran: Ran, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli("coordinator", "--state-dir", "/s", "--lease", "3", "--durability", "normal")
+    assert ran.settings == config.CoordinatorSettings(
+        state_dir=Path("/s"), port=config.PORT, lease_seconds=3.0, durability="normal"
+    )
+    assert ran.announce is not None
+    ran.announce(["unix:/s/x.sock", "http://127.0.0.1:7700"])
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "unix:/s/x.sock and http://127.0.0.1:7700; state in /s." in told.err
+    assert "only this machine" in told.err
+    assert "holdfast worker --url http://127.0.0.1:7700 --home DIRECTORY" in told.err
+
+
+@pytest.mark.parametrize("command", ["up", "coordinator"])
+def test_a_host_beyond_loopback_is_refused(command: str, cli: CommandLine, ran: Ran) -> None:
+    said = cli(command, "--host", "0.0.0.0")
+    assert said.code == Exit.USAGE
+    assert "no authentication" in said.err
+    assert ran.settings is None
+
+
+def test_a_worker_with_all_its_words(cli: CommandLine, ran: Ran) -> None:
+    words = ["--url", "unix:/a", "--url", "unix:/b", "--name", "n", "--mode", "pull"]
+    words += ["--slots", "4", "--queues", " b,a,,a", "--tags", "gpu", "--home", "/h"]
+    cli("worker", *words, "--path", "/p")
+    assert ran.settings == config.WorkerSettings(
+        urls=("unix:/a", "unix:/b"),
+        state_dir=Path("/h"),
+        name="n",
+        pull=True,
+        slots=4,
+        queues=("a", "b"),
+        tags=("gpu",),
+        path=("/p",),
+    )
+
+
+def test_a_worker_lives_beside_the_coordinator_of_its_environment(
+    cli: CommandLine, ran: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOLDFAST_STATE_DIR", "/there")
+    cli("worker")
+    assert ran.settings.state_dir == Path("/there/worker")
