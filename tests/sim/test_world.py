@@ -11,6 +11,8 @@ from holdfast.lab.sim.__main__ import main
 from holdfast.lab.sim.world import Verdict, run
 
 SEEDS = range(24)
+SHOWN = (290, 564, 1029, 1445, 5912, 6492, 31579, 100832, 105418, 108665, 111048)
+"""Each showed a fault of the product, or of the judge, when it was first run."""
 PRINT_DIGESTS = (
     "from holdfast.lab.sim.world import run\nprint([run(seed).digest for seed in (1, 4, 5)])\n"
 )
@@ -31,6 +33,12 @@ def test_a_troubled_world_is_valid() -> None:
         assert report.verdict is Verdict.VALID, (seed, report.violations)
         faults += report.counted_faults
     assert faults > 10 * len(SEEDS)
+
+
+@pytest.mark.parametrize("seed", SHOWN)
+def test_a_seed_that_showed_a_fault_is_valid(seed: int) -> None:
+    report = run(seed)
+    assert report.verdict is Verdict.VALID, report.violations
 
 
 def test_the_same_seed_is_the_same_history_under_any_hash_seed() -> None:

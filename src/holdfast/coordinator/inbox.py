@@ -17,6 +17,8 @@ from holdfast.model.messages import Ended, Submit, View, Watch
 
 _WEIGHT_BYTES = 4096
 _ALARM_SECONDS_MAX = 3600.0
+_PARTS_MAX = 64
+"""From here on nothing more is taken ahead: the inbox fills, and its bound holds."""
 
 
 class Inbox:
@@ -85,6 +87,16 @@ class Inbox:
         if rest:
             self._parts.appendleft(rest)
         self._arrived.set()
+
+    def ahead(self, kind: type) -> list[Item]:
+        """Take the messages of one kind ahead; all others wait behind the parts, in their order."""
+        if len(self._parts) >= _PARTS_MAX:
+            return []
+        fresh = self.gather()
+        rest = [item for item in fresh if not isinstance(item[1], kind)]
+        if rest:
+            self._parts.append(rest)
+        return [item for item in fresh if isinstance(item[1], kind)]
 
     def part(self) -> list[Item] | None:
         """Take the next part of a turn that failed, None where there is none."""

@@ -101,7 +101,7 @@ class Coordinator:
             # Nothing is placed in these: whoever spoils a turn must be one of its items.
             if self.short:
                 # Outcomes that wait for room must not keep submitters from their refusal.
-                items += self.inbox.gather()
+                items += self.inbox.ahead(Submit)
             await self._turn(items, placing=False)
             self.inbox.wake()
         elif len(self.inbox) or self._look_again or self._work_waits():
