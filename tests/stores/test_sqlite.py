@@ -13,7 +13,7 @@ import tempfile
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -29,6 +29,7 @@ from holdfast.errors import (
 from holdfast.model.outcome import Encoding, Payload
 from holdfast.ports import Changes, Receipt
 from holdfast.stores.connections import memory_disk
+from holdfast.stores.migrate import shipped_migrations
 from holdfast.stores.reader import SQLiteReader
 from holdfast.stores.sqlite import SQLiteStore
 from tests.stores.suite import (
@@ -37,6 +38,7 @@ from tests.stores.suite import (
     claimed,
     over,
     queued,
+    succeeded,
     task_id,
     token,
     worker,
@@ -281,8 +283,39 @@ def test_a_newer_schema_is_refused_with_both_numbers(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "x.db") as newer:
         newer.execute("UPDATE meta SET schema = 7")
     newer.close()
-    with pytest.raises(StoreVersionError, match=r"schema 7.*up to 1"):
+    known = shipped_migrations()[-1].number
+    with pytest.raises(StoreVersionError, match=rf"schema 7.*up to {known}\b"):
         opening(tmp_path / "x.db")()
+
+
+def test_a_store_of_the_first_schema_keeps_its_large_results(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    task = queued(1)
+    running = claimed(task, token(1))
+    done = succeeded(running)
+    data = bytes(range(256)) * 8
+
+    async def write() -> None:
+        store = SQLiteStore(path)
+        await store.open()
+        await store.commit(Changes(turn=1, inserts=[running]))
+        await store.commit(Changes(turn=2, updates=[over(running, done, by=token(1))]))
+        await store.close()
+
+    async def read() -> list[Payload | None]:
+        store = SQLiteStore(path)
+        await store.open()
+        found = await store.load([task.spec.id])
+        await store.close()
+        return [each.life.result for each in found]
+
+    asyncio.run(write())
+    with closing(sqlite3.connect(path, isolation_level=None)) as older:
+        # As the first release wrote it: whatever its size, a result was in its row.
+        older.execute("UPDATE tasks SET result = ?", (data,))
+        older.execute("DROP TABLE results")
+        older.execute("UPDATE meta SET schema = 1")
+    assert asyncio.run(read()) == [Payload(Encoding.JSON, data, b"", 2)]
 
 
 def test_the_file_is_made_as_decided(tmp_path: Path) -> None:

@@ -35,7 +35,8 @@ from holdfast.stores import statements
 Row = tuple[Any, ...]
 
 INLINE_ROW_BYTES = 512
-"""A payload above this rests in `bodies`: claim and settle rewrite the row they touch."""
+"""Above this a payload rests in `bodies` and a result in `results`: claim and settle rewrite the row
+that they touch, and one that grows by a result splits its page."""
 
 # An enumeration is called once here, not once a row: a look-up in a tuple is ten times faster.
 _STATES = tuple(State)
@@ -110,7 +111,7 @@ def ending_row(life: Life) -> Row:
         life.ended_ms,
         life.reason + 0,
         result.encoding + 0,
-        bytearray(result.data),
+        bytearray(result.data) if len(result.data) <= INLINE_ROW_BYTES else 0,
         bytearray(result.digest),
         result.size_bytes,
     )

@@ -124,6 +124,12 @@ def insert_bodies(rows: int) -> str:
 
 
 @cache
+def replace_results(rows: int) -> str:
+    """Large results of tasks whose change was accepted in this transaction."""
+    return _insert("results", ["id", "data"], rows, "INSERT OR REPLACE")
+
+
+@cache
 def insert_events(rows: int) -> str:
     """Lines of stories, in the order given."""
     return _insert("events", "task at_ms kind fence worker detail".split(), rows)
@@ -163,13 +169,20 @@ SET_TURN = "UPDATE meta SET turn = ?"
 # --- Reading -----------------------------------------------------------------------------------
 
 
-_PAYLOAD = "coalesce(payload, (SELECT data FROM bodies WHERE bodies.id = chosen.id))"
+_ELSEWHERE = {
+    "payload": "coalesce(payload, (SELECT data FROM bodies WHERE bodies.id = chosen.id))",
+    "result": (
+        "CASE typeof(result) WHEN 'integer' "
+        "THEN (SELECT data FROM results WHERE results.id = chosen.id) ELSE result END"
+    ),
+}
+"""What rests beside the row where it is large: as a value, wherever it is."""
 
 
 def _packed() -> str:
     columns, blobs = [], []
     for name in READ:
-        value = _PAYLOAD if name == "payload" else name
+        value = _ELSEWHERE.get(name, name)
         if name in BLOBS:
             blobs.append(value)
             columns.append(f"length({value})")

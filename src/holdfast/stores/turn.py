@@ -15,6 +15,7 @@ from itertools import chain
 
 from holdfast.errors import StoreRefusedError
 from holdfast.model.ids import TaskId
+from holdfast.model.task import Task
 from holdfast.ports import Changes, Receipt
 from holdfast.stores import rows, statements
 from holdfast.stores.rows import Row
@@ -39,6 +40,7 @@ class Turn:
     inserts: tuple[Batch, Batch]
     bodies: Batch
     updates: tuple[Batch, Batch]
+    results: Batch
     attempts: Batch
     events: Batch
     workers: list[Row]
@@ -57,6 +59,7 @@ def encode(changes: Changes) -> Turn:
         inserts=(Batch(statements.insert_plain), Batch(statements.insert_full)),
         bodies=Batch(statements.insert_bodies),
         updates=(Batch(statements.update_plain), Batch(statements.update_full)),
+        results=Batch(statements.replace_results),
         attempts=Batch(statements.replace_attempts),
         events=Batch(statements.insert_events),
         workers=[
@@ -98,6 +101,7 @@ def _encode_tasks(changes: Changes, turn: Turn) -> None:
             full.rows.append(row + rows.ending_row(life) + rows.rest_row(life))
         if len(spec.payload.data) > rows.INLINE_ROW_BYTES:
             turn.bodies.rows.append((bytearray(spec.id), bytearray(spec.payload.data)))
+        _encode_result(task, turn)
     plain, full = turn.updates
     for update in changes.updates:
         life = update.task.life
@@ -112,6 +116,13 @@ def _encode_tasks(changes: Changes, turn: Turn) -> None:
             full.rows.append(row + rows.rest_row(life))
         else:
             plain.rows.append(row)
+        _encode_result(update.task, turn)
+
+
+def _encode_result(task: Task, turn: Turn) -> None:
+    result = task.life.result
+    if result is not None and len(result.data) > rows.INLINE_ROW_BYTES:
+        turn.results.rows.append((bytearray(task.spec.id), bytearray(result.data)))
 
 
 def write(connection: sqlite3.Connection, turn: Turn, *, careful: bool = False) -> Receipt:
@@ -149,6 +160,7 @@ def _write_all(connection: sqlite3.Connection, turn: Turn, *, careful: bool) -> 
     for batch in turn.updates:
         receipt.refused_updates += _write_batch(connection, batch, careful=careful)
     refused.update(receipt.refused_updates)
+    _write_others(connection, turn.results, refused)
     _write_others(connection, turn.attempts, refused)
     _write_others(connection, turn.events, refused)
     connection.execute(statements.SET_TURN, (turn.number,))
