@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -58,17 +60,29 @@ def test_a_newer_schema_is_left_alone(disk: sqlite3.Connection) -> None:
     assert schema_of(disk) == 2
 
 
+@pytest.fixture
+def eager_threads() -> Iterator[None]:
+    """Let threads give way to each other a hundred times as often: what races, shows."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(before / 100)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("eager_threads")
 def test_many_openers_migrate_once(tmp_path: Path) -> None:
-    def opener(number: int) -> str:
-        connection = connect(tmp_path / "x.db")
+    def opener(path: Path, number: int) -> str:
+        connection = connect(path)
         try:
             migrate(connection, store_id=f"store {number}")
             return str(connection.execute("SELECT store FROM meta").fetchone()[0])
         finally:
             connection.close()
 
-    with ThreadPoolExecutor(4) as pool:
-        assert len(set(pool.map(opener, range(8)))) == 1
+    with ThreadPoolExecutor(8) as pool:
+        for round_number in range(40):
+            path = tmp_path / f"{round_number}.db"
+            assert len(set(pool.map(partial(opener, path), range(8)))) == 1
 
 
 def test_a_script_falls_apart_at_its_semicolons_only() -> None:

@@ -6,6 +6,7 @@ Owns the pragmas. Never writes rows.
 from __future__ import annotations
 
 import sqlite3
+import time
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +22,7 @@ A lent connection outlives the store, as a disk outlives a process: `memory_disk
 Durability = Literal["full", "normal"]
 
 BUSY_SECONDS = 5.0
+_BUSY_PAUSE_SECONDS = 0.005
 _CACHED_STATEMENTS = 128
 _PAGE_BYTES = 8192
 _CACHE_KIB = 64 * 1024
@@ -99,5 +101,21 @@ def _prepare(connection: sqlite3.Connection, durability: str) -> None:
         "secure_delete = OFF",
         f"cache_size = -{_CACHE_KIB}",
     ]
+    deadline = time.monotonic() + BUSY_SECONDS
     for pragma in pragmas:
+        while not _set(connection, pragma):
+            if time.monotonic() > deadline:
+                raise sqlite3.OperationalError("database is locked while it is opened")
+            time.sleep(_BUSY_PAUSE_SECONDS)
+
+
+def _set(connection: sqlite3.Connection, pragma: str) -> bool:
+    """Return False where another opener is in the way: of two that both want to turn a fresh
+    database to WAL, SQLite lets one fail at once instead of having it wait."""
+    try:
         connection.execute(f"PRAGMA {pragma}").fetchall()
+    except sqlite3.OperationalError as error:
+        if error_code(error) & 0xFF != sqlite3.SQLITE_BUSY:
+            raise
+        return False
+    return True

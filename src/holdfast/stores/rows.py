@@ -35,8 +35,8 @@ from holdfast.stores import statements
 Row = tuple[Any, ...]
 
 INLINE_ROW_BYTES = 512
-"""Above this a payload rests in `bodies` and a result in `results`: claim and settle rewrite the row
-that they touch, and one that grows by a result splits its page."""
+"""Above this a payload rests in `bodies` and a result in `results`: claim and settle rewrite the
+row that they touch, and one that grows by a result splits its page."""
 
 # An enumeration is called once here, not once a row: a look-up in a tuple is ten times faster.
 _STATES = tuple(State)
