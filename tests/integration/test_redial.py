@@ -10,9 +10,9 @@ import pytest
 
 from holdfast import wiring
 from holdfast.client.client import Client
-from holdfast.client.entropy import BulkEntropy
 from holdfast.client.thread import LoopFactory
 from holdfast.clock import SystemClock
+from holdfast.entropy import BulkEntropy
 from holdfast.errors import ConnectionLostError
 from holdfast.lab.cluster import Cluster
 from holdfast.model.ids import IdMint

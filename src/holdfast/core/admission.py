@@ -18,7 +18,7 @@ from holdfast.model.task import Spec
 
 DIGEST_BYTES = 32
 _TIME_MS_MAX = 1 << 47
-_RESERVED = "+~\x00"
+_RESERVED = frozenset("+~\x00")
 _VERSION_BITS = 0x70
 
 
@@ -66,7 +66,7 @@ def _is_name(text: str, characters_max: int) -> bool:
 
 
 def _is_word(text: str) -> bool:
-    return 0 < len(text) <= NAME_BYTES_MAX and not any(sign in text for sign in _RESERVED)
+    return 0 < len(text) <= NAME_BYTES_MAX and _RESERVED.isdisjoint(text)
 
 
 def difference(kept: Spec, given: Spec) -> str:

@@ -42,7 +42,9 @@ from holdfast.model.words import Word
 OUTBOX_BYTES_MAX = HELLO_BYTES_MAX // 2
 """From here on no new work is handed out; what is in the lanes already still fits a hello."""
 HELLO_OUTCOMES_BYTES_MAX = HELLO_BYTES_MAX * 3 // 4
-STARTED_DELAY_SECONDS = 0.005
+STARTED_DELAY_SECONDS = 0.025
+"""Longer than an order waits in a lane before it is taken back (`lanes.BLOCKED_SECONDS`): of short
+work only the end is said, and what was taken back was never said to have started."""
 
 
 class Stand(Word):

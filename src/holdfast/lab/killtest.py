@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast import __version__
 from holdfast.client.client import Client
-from holdfast.client.entropy import BulkEntropy
 from holdfast.clock import SystemClock
+from holdfast.entropy import BulkEntropy
 from holdfast.lab.blows import Blow, Plan, Striker
 from holdfast.lab.cluster import Cluster
 from holdfast.lab.faults.proxy_thread import ProxyThread

@@ -34,8 +34,8 @@ def connect(
         embedded.begin()
     from holdfast import __version__
     from holdfast.client.client import Client
-    from holdfast.client.entropy import BulkEntropy
     from holdfast.clock import SystemClock
+    from holdfast.entropy import BulkEntropy
     from holdfast.errors import NoCoordinatorError
     from holdfast.model.ids import IdMint
     from holdfast.transports.address import parse_address

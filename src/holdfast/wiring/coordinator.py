@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -119,6 +118,7 @@ def _assemble(
     from holdfast.coordinator.gateway import Gateway
     from holdfast.coordinator.host import Host
     from holdfast.coordinator.service import Coordinator
+    from holdfast.entropy import BulkEntropy
     from holdfast.observe import Counters
     from holdfast.payloads import python_version
     from holdfast.stores.reader import SQLiteReader
@@ -132,7 +132,7 @@ def _assemble(
     coordinator = Coordinator(
         store=store,
         clock=SystemClock(),
-        rng=random.SystemRandom(),
+        rng=BulkEntropy(),
         lease_seconds=settings.lease_seconds,
         # A lease of a second must not wait for the heartbeat of that second.
         beat_seconds=min(settings.heartbeat_seconds, settings.lease_seconds / 4),

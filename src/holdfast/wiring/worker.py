@@ -90,8 +90,8 @@ def _offer(settings: WorkerSettings, home: FileHome) -> Offer:
 
 
 def _world(settings: WorkerSettings, home: FileHome, engine: ProcessEngine) -> World:
-    from holdfast.client.entropy import BulkEntropy
     from holdfast.clock import SystemClock
+    from holdfast.entropy import BulkEntropy
     from holdfast.transports.address import parse_address
     from holdfast.transports.blob_http import HttpBlobs
     from holdfast.transports.websocket import WebSocketDialer
