@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 
 _POOL_BYTES = 4096
 
@@ -11,12 +10,11 @@ _POOL_BYTES = 4096
 class BulkEntropy:
     """An `Entropy` over `os.urandom`. Not for several threads at once, nor for a forked child."""
 
-    __slots__ = ("_at", "_jitter", "_pool")
+    __slots__ = ("_at", "_pool")
 
     def __init__(self) -> None:
         self._pool = b""
         self._at = 0
-        self._jitter = random.SystemRandom()
 
     def randbytes(self, n: int, /) -> bytes:
         """Return n bytes of the pool, which is filled anew when it is used up."""
@@ -29,5 +27,5 @@ class BulkEntropy:
         return drawn
 
     def random(self) -> float:
-        """Return a number from 0 to below 1."""
-        return self._jitter.random()
+        """Return a number from 0 to below 1: 53 bits, all that a float holds there."""
+        return (int.from_bytes(self.randbytes(7), "big") >> 3) * 2.0**-53

@@ -282,7 +282,7 @@ def test_nobody_there(tmp_path: Path) -> None:
             with pytest.raises(ChannelClosedError):
                 await WebSocketDialer(parse_address(url)).dial()
             with pytest.raises(ChannelClosedError):
-                await HttpBlobs([parse_address(url)]).fetch(b"x" * 32, str(tmp_path / "b"))
+                await HttpBlobs({url: parse_address(url)}).fetch(b"x" * 32, str(tmp_path / "b"))
 
     asyncio.run(main())
 
@@ -307,13 +307,36 @@ def test_what_fails_on_our_own_disk_is_not_taken_for_a_break(tmp_path: Path) -> 
         given = tmp_path / "given"
         given.write_bytes(b"data")
         async with serving("unix", tmp_path, http=shelf) as address:
-            blobs = HttpBlobs([address, address])
+            blobs = HttpBlobs({"one": address, "other": address})
             payload = await blobs.store(str(given), Encoding.PICKLE)
             nowhere = str(tmp_path / "gone" / "taken")
             with pytest.raises(FileNotFoundError):
                 await blobs.fetch(payload.digest, nowhere)
             with pytest.raises(IsADirectoryError):
                 await blobs.put(str(tmp_path), payload)
+
+    asyncio.run(main())
+
+
+def test_blobs_go_to_the_coordinator_of_the_session(tmp_path: Path) -> None:
+    """Another address may serve another store, whose rows will not name them."""
+
+    async def main() -> None:
+        shelves = Shelf(), Shelf()
+        given = tmp_path / "given"
+        given.write_bytes(b"data")
+        (tmp_path / "other").mkdir()
+        async with (
+            serving("unix", tmp_path, http=shelves[0]) as one,
+            serving("unix", tmp_path / "other", http=shelves[1]) as other,
+        ):
+            blobs = HttpBlobs({one.text: one, other.text: other})
+            blobs.session(other.text)
+            payload = await blobs.store(str(given), Encoding.PICKLE)
+            assert (shelves[0].blobs, list(shelves[1].blobs.values())) == ({}, [b"data"])
+            blobs.session(one.text)
+            with pytest.raises(BlobMissingError):
+                await blobs.fetch(payload.digest, str(tmp_path / "taken"))
 
     asyncio.run(main())
 
@@ -326,7 +349,7 @@ def test_blobs_go_up_and_come_down(kind: str, tmp_path: Path) -> None:
         given.write_bytes(data)
         async with serving(kind, tmp_path, http=shelf) as address:
             nobody = parse_address(f"unix:{tmp_path}/none")
-            blobs = HttpBlobs([nobody, address])
+            blobs = HttpBlobs({"nobody": nobody, "somebody": address})
             payload = await blobs.store(str(given), Encoding.PICKLE)
             digest = hashlib.sha256(data).digest()
             assert payload == Payload(Encoding.PICKLE, digest=digest, size_bytes=len(data))
@@ -389,7 +412,7 @@ def client_at(address: Address, folder: Path) -> Client:
         rng=random.Random(1),
         spill_to=folder,
         version="0",
-        blobs=HttpBlobs([address]),
+        blobs=HttpBlobs({address.text: address}),
     )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
@@ -39,7 +38,7 @@ class Carriage:
     """The transfers of one client. `pause` waits between tries, longer each time it is asked."""
 
     def __init__(
-        self, blobs: Blobs | None, spill_to: Path, pause: Callable[[int], Awaitable[None]]
+        self, blobs: Blobs | None, spill_to: Path | None, pause: Callable[[int], Awaitable[None]]
     ) -> None:
         self._blobs = blobs
         self._spill_to = spill_to
@@ -76,7 +75,9 @@ class Carriage:
         assert settled.result is not None
         digest = settled.result.digest
         async with self._room:
-            with tempfile.TemporaryDirectory(
+            from tempfile import TemporaryDirectory
+
+            with TemporaryDirectory(
                 prefix="result-", dir=self._spill_to, ignore_cleanup_errors=True
             ) as folder:
                 path = str(Path(folder, digest.hex()))

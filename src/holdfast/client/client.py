@@ -54,10 +54,11 @@ class Client:
     """Submits tasks and waits for them. A context manager; every method is for any thread.
 
     The caller (`wiring`) gives: `dialers`, tried in turn at every connect; `mint` and `rng`, of
-    which the client is the only user; `spill_to`, an existing folder for large payloads on their
-    way; `blobs`, without which payloads over 64 KiB are refused; `restart`, for an embedded
-    coordinator only: it is called on a thread when no dialer reaches one, and may block until one
-    was started. A client is of one process: after a fork the child makes its own.
+    which the client is the only user; `blobs`, without which payloads over 64 KiB are refused;
+    `spill_to`, an existing folder for large payloads on their way, else that of the system for
+    temporary files; `restart`, for an embedded coordinator only: it is called on a thread when no
+    dialer reaches one, and may block until one was started. A client is of one process: after a
+    fork the child makes its own.
     """
 
     def __init__(
@@ -67,8 +68,8 @@ class Client:
         clock: Clock,
         mint: IdMint,
         rng: Entropy,
-        spill_to: Path,
         version: str,
+        spill_to: Path | None = None,
         name: str = "",
         blobs: Blobs | None = None,
         restart: Callable[[], None] | None = None,

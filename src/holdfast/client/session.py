@@ -66,10 +66,10 @@ class Terms(msgspec.Struct, frozen=True):
     dialers: Sequence[Dialer]
     clock: Clock
     rng: Entropy
-    spill_to: Path
     name: str
     version: str
     python: str
+    spill_to: Path | None = None
     blobs: Blobs | None = None
     restart: Callable[[], None] | None = None
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,6 +25,8 @@ _CALL = msgspec.json.Decoder(tuple[tuple[Any, ...], dict[str, Any]])
 _VALUE = msgspec.json.Decoder()
 _PIECE_BYTES = 1 << 20
 
+Folder = Path | str | None
+"""Where large payloads go; None: to the system's folder for temporary files."""
 PARTIAL_SUFFIX = ".part"
 """A spilled payload has this suffix until it is whole."""
 
@@ -38,7 +39,7 @@ class Encoded(msgspec.Struct, frozen=True, gc=False):
 
 
 def encode_call(
-    args: tuple[Any, ...], kwargs: dict[str, Any], *, spill_to: Path | str, prefix: str = "call-"
+    args: tuple[Any, ...], kwargs: dict[str, Any], *, spill_to: Folder, prefix: str = "call-"
 ) -> Encoded:
     """Encode the arguments of a call: JSON `[[args...], {kwargs...}]`, or a pickle of both.
 
@@ -51,7 +52,7 @@ def encode_call(
     return _pickled((args, kwargs), spill, lambda: _blame_call(args, kwargs))
 
 
-def encode_result(value: object, *, spill_to: Path | str, prefix: str = "result-") -> Encoded:
+def encode_result(value: object, *, spill_to: Folder, prefix: str = "result-") -> Encoded:
     """Encode a result: JSON where that is exact, else a pickle.
 
     A large one goes to a fresh file in the folder `spill_to`; the caller removes it.
@@ -103,7 +104,7 @@ def _bytes_of(payload: Payload, path: str) -> bytes:
     return Path(path).read_bytes() if path else payload.data
 
 
-def _inline(data: bytes, what: str, spill_to: Path | str, prefix: str) -> Encoded:
+def _inline(data: bytes, what: str, spill_to: Folder, prefix: str) -> Encoded:
     if len(data) <= INLINE_BYTES_MAX:
         return Encoded(Payload(Encoding.JSON, data, size_bytes=len(data)))
     with _Spill(what, spill_to, prefix) as spill:
@@ -141,7 +142,7 @@ class _Spill:
     The file has `PARTIAL_SUFFIX` until `finish`, and is removed where that is not reached.
     """
 
-    def __init__(self, what: str, folder: Path | str, prefix: str) -> None:
+    def __init__(self, what: str, folder: Folder, prefix: str) -> None:
         self.what = what
         self._folder = folder
         self._prefix = prefix
@@ -179,7 +180,9 @@ class _Spill:
         return size
 
     def _open(self) -> BinaryIO:
-        descriptor, self._path = tempfile.mkstemp(PARTIAL_SUFFIX, self._prefix, self._folder)
+        from tempfile import mkstemp
+
+        descriptor, self._path = mkstemp(PARTIAL_SUFFIX, self._prefix, self._folder)
         file = os.fdopen(descriptor, "wb", buffering=_PIECE_BYTES)
         for piece in self._pieces:
             self._hash.update(piece)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import tempfile
 from pathlib import Path
 
 import msgspec
@@ -78,7 +77,9 @@ def socket_path(state_dir: Path) -> Path:
     path = state_dir.resolve() / _SOCKET
     if len(os.fsencode(path)) <= _SOCKET_PATH_BYTES_MAX:
         return path
-    own = Path(tempfile.gettempdir()) / f"holdfast-{os.getuid()}"
+    from tempfile import gettempdir
+
+    own = Path(gettempdir()) / f"holdfast-{os.getuid()}"
     own.mkdir(mode=0o700, exist_ok=True)
     if own.stat().st_uid != os.getuid() or own.is_symlink():
         raise ConfigurationError(f"{own} belongs to somebody else: give a shorter --state-dir")

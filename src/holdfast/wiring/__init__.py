@@ -1,14 +1,32 @@
 """The only rooms where concrete adapters are named and put together.
 
-`connect` is what users call; `coordinate` and `work` are what the commands run. Everything heavy is
-imported where it is used, so that a client does not pay for a server.
+`connect` is what users call; `coordinate` and `work` are what the commands run. A room is loaded
+when it is first used, so that a client does not pay for a server.
 """
 
 from __future__ import annotations
 
-from holdfast.wiring.client import connect
-from holdfast.wiring.coordinator import coordinate
-from holdfast.wiring.process import log_to_stderr, run
-from holdfast.wiring.worker import work
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from holdfast.wiring.client import connect
+    from holdfast.wiring.coordinator import coordinate
+    from holdfast.wiring.process import log_to_stderr, run
+    from holdfast.wiring.worker import work
 
 __all__ = ["connect", "coordinate", "log_to_stderr", "run", "work"]
+
+_ROOMS = {
+    "connect": "client",
+    "coordinate": "coordinator",
+    "log_to_stderr": "process",
+    "run": "process",
+    "work": "worker",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,9 +49,8 @@ def connect(
             clock=SystemClock(),
             mint=IdMint(rng),
             rng=rng,
-            spill_to=Path(tempfile.gettempdir()),
             version=__version__,
-            blobs=HttpBlobs([address]),
+            blobs=HttpBlobs({address.text: address}),
             restart=None if embedded is None else embedded.revive,
             loop_factory=loop_factory(),
             connect_seconds=connect_seconds,

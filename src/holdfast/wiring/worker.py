@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import platform
 import socket
 import sys
 from pathlib import Path
@@ -84,7 +83,7 @@ def _offer(settings: WorkerSettings, home: FileHome) -> Offer:
         host=host,
         boot=boot_id(),
         pid=os.getpid(),
-        python=platform.python_version(),
+        python=".".join(map(str, sys.version_info[:3])),
         version=__version__,
     )
 
@@ -106,7 +105,7 @@ def _world(settings: WorkerSettings, home: FileHome, engine: ProcessEngine) -> W
         guard=engine.guard,
         spool=FileSpool(home.path / "spool"),
         shelf=FileShelf(home.path / "shelf"),
-        transfers=HttpBlobs(list(addresses.values())),
+        transfers=HttpBlobs(addresses),
         home=home,
         clock=SystemClock(),
         rng=BulkEntropy(),
