@@ -29,6 +29,10 @@ from holdfast.model.task import Lease, Owed, Phase, State, Wanted
 from tests.coordinator.stage import DONE, Client, Stage, Worker, ended, held, perform
 
 
+def nobody() -> None:
+    """Nobody waits to hear that a report was judged."""
+
+
 def _answers(worker: Worker) -> dict[bytes, LeaseAnswer]:
     assert worker.welcome is not None
     return {answer.token: answer for answer in worker.welcome.answers}
@@ -413,10 +417,10 @@ def test_a_guard_tells_of_a_death(named: str, state: State, owed: Owed) -> None:
             (order.token,) if named == "spooled" else (),
         )
         assert worker.welcome is not None
-        assert not stage.gateway.death(report, "wrong")
+        assert not stage.gateway.death(report, "wrong", nobody)
         await stage.quiet()
         assert (await stage.row(order.task)).life.state is State.RUNNING
-        assert stage.gateway.death(report, worker.welcome.last_word)
+        assert stage.gateway.death(report, worker.welcome.last_word, nobody)
         await stage.quiet()
         life = (await stage.row(order.task)).life
         assert (life.state, life.owed) == (state, owed)
@@ -440,7 +444,7 @@ def test_a_guard_that_tells_late_puts_the_charge_right(claimed_again: bool) -> N
             assert (await second.assigned()).task == order.task
             assert (await stage.row(order.task)).life.used.free_returns == 1
         report = Death("id-w", 1, True, (order.token,))
-        assert stage.gateway.death(report, worker.welcome.last_word)
+        assert stage.gateway.death(report, worker.welcome.last_word, nobody)
         await stage.quiet()
         life = (await stage.row(order.task)).life
         if claimed_again:
@@ -457,7 +461,7 @@ def test_what_the_kernel_tells_adds_nothing_to_what_the_guard_told() -> None:
         assert worker.welcome is not None
         await worker.leave()
         spooled = Death("id-w", 1, True, (order.token,), (order.token,))
-        assert stage.gateway.death(spooled, worker.welcome.last_word)
+        assert stage.gateway.death(spooled, worker.welcome.last_word, nobody)
         await stage.quiet()
         stage.coordinator.post(None, Death("id-w", 1, certain=False))
         await stage.quiet()
@@ -482,13 +486,59 @@ def test_a_death_is_judged_when_all_that_was_said_is_read() -> None:
     async def play(stage: Stage) -> None:
         worker, client, (order,) = await _running(stage)
         assert worker.welcome is not None
-        stage.gateway.death(Death("id-w", 1, True), worker.welcome.last_word)
+        heard: list[str] = []
+        death, word = Death("id-w", 1, True), worker.welcome.last_word
+        stage.gateway.death(death, word, lambda: heard.append("first"))
+        stage.gateway.death(death, word, lambda: heard.append("again"))
         await stage.quiet()
         assert (await stage.row(order.task)).life.state is State.RUNNING
+        assert heard == []
         await worker.end(order)
         await worker.leave()
         assert (await client.settled(order.task)).state is State.SUCCEEDED
         assert (await stage.row(order.task)).life.fence == 1
+        assert heard == ["first", "again"]
+
+    perform(play)
+
+
+def test_a_report_is_answered_after_its_commit() -> None:
+    async def play(stage: Stage) -> None:
+        worker, _, (order,) = await _running(stage)
+        assert worker.welcome is not None
+        await worker.leave()
+        await stage.quiet()
+        commits, held_now = stage.counters.get("commits"), stage.coordinator.state.held
+        seen: list[tuple[int, bool]] = []
+
+        def judged() -> None:
+            seen.append((stage.counters.get("commits") - commits, "id-w" in held_now))
+
+        assert stage.gateway.death(Death("id-w", 1, True), worker.welcome.last_word, judged)
+        assert seen == []
+        await stage.quiet()
+        assert seen == [(1, False)]
+        assert (await stage.row(order.task)).life.owed is Owed.FREE
+
+    perform(play)
+
+
+def test_a_new_life_does_not_hide_what_its_guard_told_of_the_former_one() -> None:
+    async def play(stage: Stage) -> None:
+        former, _, orders = await _running(stage, 2)
+        assert former.welcome is not None
+        begun, waiting = orders
+        heard: list[bool] = []
+        # Its socket is still open here, so that the report has to wait.
+        report = Death("id-w", 1, True, (begun.token,))
+        assert stage.gateway.death(report, former.welcome.last_word, lambda: heard.append(True))
+        await stage.quiet()
+        assert heard == []
+        await stage.worker(incarnation=2, queues=("elsewhere",))
+        await stage.quiet()
+        assert heard == [True]
+        assert (await stage.row(begun.task)).life.owed is Owed.LOSS
+        assert (await stage.row(waiting.task)).life.owed is Owed.FREE
 
     perform(play)
 
@@ -497,8 +547,8 @@ def test_a_death_of_another_incarnation_is_late() -> None:
     async def play(stage: Stage) -> None:
         worker, _, (order,) = await _running(stage)
         assert worker.welcome is not None
-        assert stage.gateway.death(Death("id-w", 7, True), worker.welcome.last_word)
-        assert not stage.gateway.death(Death("nobody", 1, True), worker.welcome.last_word)
+        assert stage.gateway.death(Death("id-w", 7, True), worker.welcome.last_word, nobody)
+        assert not stage.gateway.death(Death("nobody", 1, True), worker.welcome.last_word, nobody)
         await stage.quiet()
         assert (await stage.row(order.task)).life.state is State.RUNNING
         assert stage.counters.get("deaths_late") == 1
@@ -514,7 +564,7 @@ def test_the_end_of_an_older_socket_does_not_judge_a_newer_one() -> None:
         second = await stage.worker(held=(held(order),))
         assert first.welcome is not None
         assert second.welcome is not None
-        stage.gateway.death(Death("id-w", 1, True), second.welcome.last_word)
+        stage.gateway.death(Death("id-w", 1, True), second.welcome.last_word, nobody)
         await stage.quiet()
         stage.coordinator.post(old, Closed())
         await stage.quiet()

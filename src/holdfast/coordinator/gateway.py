@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from holdfast.coordinator.asking import Questions
 from holdfast.coordinator.facts import Closed, Death, Hello, Tick
@@ -320,11 +320,15 @@ class Gateway:
         """Wait until the store was read: before that, nothing can be told true from false."""
         await self._coordinator.ready.wait()
 
-    def death(self, report: Death, last_word: str) -> bool:
-        """Take a guard's report; False where its one-use token is not the one we gave."""
+    def death(self, report: Death, last_word: str, judged: Callable[[], None]) -> bool:
+        """Take a guard's report; False where its one-use token is not the one we gave.
+
+        `judged` is called once what follows from it is committed.
+        """
         if not self._questions.last_word_is(report, last_word):
             self._coordinator.counters.add("deaths_refused")
             return False
+        self._coordinator.state.reporters.setdefault(report.identity, []).append(judged)
         self._coordinator.post(None, report)
         return True
 

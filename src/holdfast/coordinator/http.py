@@ -6,6 +6,7 @@ bounded; a body is refused before it is read where its length already says that 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -21,6 +22,8 @@ from holdfast.ports import BlobStore
 _LOG = logger("http")
 _REPORT_BYTES_MAX = 4 * 1024 * 1024
 _DIGEST_HEX = 64
+_JUDGED_SECONDS = 1.5
+"""Less than a guard waits for an answer; the socket of the dead may still be read."""
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -78,10 +81,17 @@ class Routes:
             await _answer(send, 400, {"error": str(error)})
             return
         await self._gateway.ready()
-        if self._gateway.death(death, report.last_word):
-            await _answer(send, 202, {"taken": True})
-        else:
+        judged = asyncio.Event()
+        if not self._gateway.death(death, report.last_word, judged.set):
             await _answer(send, 403, {"error": "not the last word of this worker"})
+            return
+        try:
+            async with asyncio.timeout(_JUDGED_SECONDS):
+                await judged.wait()
+        except TimeoutError:
+            await _answer(send, 503, {"error": "it is not judged yet: say it again"})
+        else:
+            await _answer(send, 200, {"judged": True})
 
     async def _blob(
         self, scope: Scope, method: str, name: str, receive: Receive, send: Send

@@ -32,6 +32,8 @@ def perform(turn: Turn, now: float, *, distrust: bool) -> bool:
         _welcome(state, session, answers, now)
         if distrust:
             turn.dismiss(session, "part of its hello must be decided again")
+        # A report on its former life, which this hello has ended, waits for nothing any more.
+        state.judged(session.identity)
     for client, pairs in turn.accepted.items():
         _accept(client, pairs)
     for client, task_id in turn.watched:
@@ -52,6 +54,8 @@ def perform(turn: Turn, now: float, *, distrust: bool) -> bool:
             _settle(turn, change)
     for session, reason in turn.dismissed.items():
         dismiss(state, session, reason, now)
+    for identity in turn.judged:
+        state.judged(identity)
     if turn.dismissed or turn.welcomed:
         state.release_unserved()
     state.forget_gone(now)

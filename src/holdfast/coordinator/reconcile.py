@@ -192,10 +192,19 @@ def _lease_answer(turn: Turn, said: WorkerHello, held: HeldLease) -> LeaseAnswer
 
 
 def _lapse_unnamed(turn: Turn, said: WorkerHello, settled: dict[bytes, None]) -> None:
+    """Put back what the worker does not know of.
+
+    The guard of its former life may have reported while that one's socket was still open: what it
+    names had begun, whatever we were told.
+    """
     named = settled | {held.token: None for held in said.held}
+    report = turn.state.reported.get(said.identity)
+    begun = report.started if report is not None and report.incarnation < said.incarnation else ()
     for task in turn.held_by(said.identity):
-        if task.life.token not in named:
-            _judge(turn, task, task.life.token, Judgement.UNNAMED)
+        token = task.life.token
+        if token not in named:
+            judgement = Judgement.DEATH_STARTED if token in begun else Judgement.UNNAMED
+            _judge(turn, task, token, judgement)
 
 
 def silence(turn: Turn, identity: str) -> None:
@@ -207,6 +216,8 @@ def silence(turn: Turn, identity: str) -> None:
 
 def death(turn: Turn, fact: Death) -> None:
     """Put back what a dead incarnation held; its guard's names make the charge exact."""
+    if fact.certain:
+        turn.judged.append(fact.identity)
     row = turn.workers.get(fact.identity) or turn.state.workers.get(fact.identity)
     if row is None or row.incarnation != fact.incarnation:
         turn.count("deaths_late")

@@ -6,7 +6,7 @@ offers from hellos, watchers from clients that watch again, paces from the next 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from holdfast.coordinator.facts import Death
 from holdfast.coordinator.sessions import ClientSession, WorkerSession
@@ -51,6 +51,8 @@ class CoordinatorState:
         """When silence was last judged, on the monotonic clock."""
         self.reported: dict[str, Death] = {}
         """Worker identity → the report of a death whose socket is still being read."""
+        self.reporters: dict[str, list[Callable[[], None]]] = {}
+        """Worker identity → who is to hear that what its guard reported was judged."""
         self.watchers: dict[bytes, list[ClientSession]] = {}
         self.next_due_ms = 0
         self.unserved_max = UNSERVED_MIN
@@ -161,6 +163,11 @@ class CoordinatorState:
         session.watched.clear()
         self.clients.pop(session, None)
 
+    def judged(self, identity: str) -> None:
+        """What a guard reported of this worker is committed, or is of no use any more."""
+        for hear in self.reporters.pop(identity, ()):
+            hear()
+
     def forget_cut(self) -> None:
         """Forget the tasks that left a window because it was too long."""
         cut = self.lines.stock.cut
@@ -202,3 +209,4 @@ class CoordinatorState:
                 self.buried.pop(identity, None)
                 self.lapsed.pop(identity, None)
                 self.reported.pop(identity, None)
+                self.judged(identity)

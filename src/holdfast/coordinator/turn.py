@@ -74,6 +74,8 @@ class Turn:
         self.watched: list[tuple[ClientSession, TaskId]] = []
         self.welcomed: list[tuple[WorkerSession, tuple[LeaseAnswer, ...]]] = []
         self.dismissed: dict[WorkerSession, str] = {}
+        self.judged: list[str] = []
+        """Workers of which a guard's report was judged."""
         self.counts: dict[str, int] = {}
         self.due: list[Task] = []
         self.more = False

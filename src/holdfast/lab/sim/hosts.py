@@ -154,9 +154,9 @@ class CoordinatorHost:
             loop.call_soon(self._take, party, death, word, answered, context=party.context)
 
     def _take(self, party: Party, death: Death, word: str, answered: Callable[[], None]) -> None:
-        if party is self.party and self._gateway is not None:
-            # Refused or taken: either is an answer, and a guard asks once.
-            self._gateway.death(death, word)
+        gateway = self._gateway if party is self.party else None
+        # A guard repeats itself until it was refused, or until what it said is committed.
+        if gateway is not None and not gateway.death(death, word, answered):
             answered()
 
     def close(self) -> None:
