@@ -586,6 +586,15 @@ async def begin(stage: Stage) -> Session:
     return await stage.welcomed()
 
 
+async def learn(stage: Stage, session: Session) -> None:
+    """Let the agent know that the function is short."""
+    await session.assign(900)
+    await stage.engine.did("hand", 900)
+    stage.engine.end(900)
+    await session.hear_ended(900)
+    await session.settle(900)
+
+
 async def cut(stage: Stage, session: Session) -> None:
     """Take the coordinator away, and wait until the agent has noticed."""
     stage.coordinator.down = True

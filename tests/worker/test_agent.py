@@ -8,18 +8,12 @@ import hashlib
 import pytest
 
 from holdfast.core.peer import Offer, PeerState
-from holdfast.errors import ChannelClosedError, ConfigurationError
-from holdfast.model.limits import CANCEL_GRACE_SECONDS
+from holdfast.errors import ConfigurationError
 from holdfast.model.messages import Code, CodeWanted, Ended, Goodbye, Pull, Started
 from holdfast.model.outcome import Answer, OutcomeKind
 from holdfast.model.task import Phase, Wanted
-from tests.core.wording import number_of, recall, said, started, task, token
-from tests.worker.kit import End, Session, Stage, play
-
-
-async def begin(stage: Stage) -> Session:
-    stage.start()
-    return await stage.welcomed()
+from tests.core.wording import number_of, said, started
+from tests.worker.kit import Session, Stage, begin, learn, play
 
 
 def test_an_order_is_run_reported_and_forgotten() -> None:
@@ -143,58 +137,6 @@ def test_heartbeats_of_the_coordinator_keep_the_session() -> None:
     play(scene)
 
 
-def test_a_coordinator_that_is_down_is_dialled_again_and_again() -> None:
-    async def scene(stage: Stage) -> None:
-        stage.coordinator.down = True
-        stage.start()
-        await asyncio.sleep(60)
-        assert 15 < stage.coordinator.dials < 100
-        assert stage.counters.get("worker.dials_failed") == stage.coordinator.dials
-        stage.coordinator.down = False
-        await stage.welcomed()
-
-    play(scene)
-
-
-def test_a_recalled_order_is_returned_where_it_has_not_begun() -> None:
-    async def scene(stage: Stage) -> None:
-        session = await begin(stage)
-        await session.assign(1, 2, 3)
-        await stage.engine.did("hand", 2)
-        assert await session.hear(Started) == started(1)
-        assert await session.hear(Started) == started(2)
-        await session.say(recall(3), recall(1), recall(77))
-        assert await session.hear(Started) == started(1)
-        await session.hear_ended(3, OutcomeKind.RETURNED)
-
-    play(scene)
-
-
-def test_an_order_behind_another_in_a_lane_can_be_recalled() -> None:
-    async def scene(stage: Stage) -> None:
-        session = await begin(stage)
-        await learn(stage, session)
-        await session.assign(1, 2, 3)
-        await stage.engine.did("hand", 3)
-        await session.say(recall(2))
-        await session.hear_ended(2, OutcomeKind.RETURNED)
-        assert stage.engine.runs == {900: 1, 1: 1}
-        stage.engine.end(1)
-        await session.hear_ended(1)
-        assert stage.engine.runs[3] == 1
-
-    play(scene, slots=1)
-
-
-async def learn(stage: Stage, session: Session) -> None:
-    """Let the agent know that the function is short."""
-    await session.assign(900)
-    await stage.engine.did("hand", 900)
-    stage.engine.end(900)
-    await session.hear_ended(900)
-    await session.settle(900)
-
-
 def test_orders_behind_a_long_attempt_move_to_a_free_lane() -> None:
     async def scene(stage: Stage) -> None:
         session = await begin(stage)
@@ -210,104 +152,6 @@ def test_orders_behind_a_long_attempt_move_to_a_free_lane() -> None:
         assert not stage.engine.children[lane].queue
         assert stage.engine.runs == {900: 1, 1: 1, 2: 1, 3: 1, 4: 1}
         assert other
-
-    play(scene)
-
-
-def test_a_cancelled_attempt_is_interrupted_and_killed_after_the_grace() -> None:
-    async def scene(stage: Stage) -> None:
-        session = await begin(stage)
-        await learn(stage, session)
-        await session.assign(1, 2)
-        await stage.engine.did("hand", 2)
-        now = asyncio.get_running_loop().time()
-        await session.wish(1, Wanted.CANCEL, 1)
-        await stage.engine.did("interrupt", 1)
-        await stage.engine.did("kill", 0)
-        assert asyncio.get_running_loop().time() - now >= CANCEL_GRACE_SECONDS
-        assert await session.hear(Started) == started(1)
-        message = await session.hear_ended(1, OutcomeKind.CRASHED)
-        assert message.failure is not None
-        assert "SIGKILL" in message.failure.evidence
-        assert session.last is not None
-        assert stage.engine.runs == {900: 1, 1: 1, 2: 1}  # its neighbour lives on
-
-    play(scene, slots=1)
-
-
-def test_a_wish_to_run_clears_the_kill() -> None:
-    async def scene(stage: Stage) -> None:
-        session = await begin(stage)
-        await session.assign(1)
-        await stage.engine.did("hand", 1)
-        await session.wish(1, Wanted.CANCEL, 1)
-        await stage.engine.did("interrupt", 1)
-        await session.wish(1, Wanted.RUN, 2)
-        for _ in range(20):
-            await asyncio.sleep(1)
-            await session.say()
-        assert ("kill", 0) not in stage.engine.log
-        stage.engine.end(1)
-        assert await session.hear(Started)
-        await session.hear_ended(1)
-
-    play(scene)
-
-
-@pytest.mark.parametrize("wanted", [Wanted.PAUSE, Wanted.CANCEL])
-def test_a_wish_returns_what_has_not_started(wanted: Wanted) -> None:
-    async def scene(stage: Stage) -> None:
-        session = await begin(stage)
-        await session.assign(1, 2)
-        await stage.engine.did("hand", 1)
-        await session.wish(2, wanted, 1)
-        await session.hear_ended(2, OutcomeKind.RETURNED)
-
-    play(scene, slots=1)
-
-
-def test_a_pause_lets_a_started_attempt_end() -> None:
-    async def scene(stage: Stage) -> None:
-        session = await begin(stage)
-        await session.assign(1)
-        await stage.engine.did("hand", 1)
-        await session.wish(1, Wanted.PAUSE, 1)
-        await asyncio.sleep(8)
-        assert stage.engine.log == [("hand", 1)]
-        stage.engine.end(1)
-        assert await session.hear(Started)
-        await session.hear_ended(1)
-
-    play(scene)
-
-
-def test_a_stopped_lease_is_ended_and_nothing_is_said_of_it() -> None:
-    async def scene(stage: Stage) -> None:
-        session = await begin(stage)
-        await session.assign(1, 2, 3)
-        await stage.engine.did("hand", 2)
-        await session.stop(1)
-        await session.stop(3)
-        await stage.engine.did("interrupt", 1)
-        stage.engine.report(Ended(task(1), token(1), OutcomeKind.RAISED), "big-result")
-        stage.engine.end(2)
-        await session.hear_ended(2)
-        await session.assign(4)
-        await stage.engine.did("hand", 4)
-        assert 3 not in stage.engine.runs
-        assert stage.counters.get("worker.outcomes_unwanted") == 1
-
-    play(scene)
-
-
-def test_a_stop_in_the_same_breath_as_its_order() -> None:
-    async def scene(stage: Stage) -> None:
-        session = await begin(stage)
-        await session.assign(1)
-        await session.stop(1)
-        await session.assign(2)
-        await stage.engine.did("hand", 2)
-        assert stage.engine.runs == {2: 1}
 
     play(scene)
 
@@ -505,36 +349,6 @@ def test_a_broken_guard_ends_the_worker() -> None:
             await running
         assert stage.engine.closed
         assert stage.engine.runs == {}
-
-    play(scene)
-
-
-def test_a_dialler_with_a_bug_ends_the_worker() -> None:
-    async def scene(stage: Stage) -> None:
-        async def dial() -> End:
-            raise ValueError("a bug of ours")
-
-        stage.coordinator.dial = dial  # type: ignore[method-assign]  # a dialler of this test
-        with pytest.raises(ValueError, match="a bug of ours"):
-            await stage.start()
-
-    play(scene)
-
-
-def test_a_channel_that_cannot_be_written_ends_the_session() -> None:
-    async def scene(stage: Stage) -> None:
-        session = await begin(stage)
-        worker_end = session.end.other
-
-        async def send(frame: bytes) -> None:
-            raise ChannelClosedError("broken pipe")
-
-        worker_end.send = send  # type: ignore[method-assign]  # a channel of this test
-        await session.assign(1)
-        await stage.engine.did("hand", 1)
-        again = await stage.coordinator.session()
-        hello, _ = await again.hello()
-        assert len(hello.held) == 1
 
     play(scene)
 
