@@ -24,14 +24,15 @@ from tests.coordinator.stage import StageClock
 
 LIVE = """
 import fcntl, os, signal, sys
+def leave(*_):
+    sys.exit(0)
+# Before the lock: whoever sees it held may ask us to leave.
+signal.signal(signal.SIGTERM, signal.SIG_IGN if "stubborn" in sys.argv else leave)
 os.makedirs(sys.argv[1], exist_ok=True)
 lock = open(os.path.join(sys.argv[1], "lock"), "w")
 fcntl.flock(lock, fcntl.LOCK_EX)
 lock.write(str(os.getpid()))
 lock.flush()
-def leave(*_):
-    sys.exit(0)
-signal.signal(signal.SIGTERM, signal.SIG_IGN if "stubborn" in sys.argv else leave)
 while True:
     signal.pause()
 """

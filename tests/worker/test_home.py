@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,16 @@ def test_a_directory_is_held_by_one_worker(tmp_path: Path) -> None:
         FileHome.open(tmp_path)
     first.close()
     FileHome.open(tmp_path).close()
+
+
+def test_who_only_looks_is_no_other_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FileHome.open(tmp_path).close()
+    looking = (tmp_path / "lock").open()
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    # It has looked by the time we try again.
+    monkeypatch.setattr("holdfast.worker.home.time.sleep", lambda seconds: looking.close())
+    FileHome.open(tmp_path).close()
+    assert looking.closed
 
 
 def test_payloads_of_a_former_life_are_removed(tmp_path: Path) -> None:

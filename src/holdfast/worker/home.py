@@ -10,12 +10,15 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import time
 from pathlib import Path
 
 from holdfast.errors import ConfigurationError
 from holdfast.worker.transfers import PAYLOADS
 
 IDENTITY_BYTES = 16
+_LOCK_SECONDS = 0.25
+_LOCK_LOOK_SECONDS = 0.01
 
 
 class FileHome:
@@ -39,7 +42,7 @@ class FileHome:
         except OSError as error:
             raise ConfigurationError(f"the worker's state directory {path}: {error}") from None
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(lock)
             identity = _read(path / "identity") or _new_identity(path)
             _clear(path / PAYLOADS)
         except BlockingIOError:
@@ -98,6 +101,21 @@ def _new_identity(path: Path) -> str:
     identity = secrets.token_hex(IDENTITY_BYTES)
     _replace(path / "identity", identity)
     return identity
+
+
+def _take(lock: int) -> None:
+    """Take the lock. Raises BlockingIOError where another process keeps it.
+
+    Who only looks whether somebody lives here holds it for a moment, too.
+    """
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(_LOCK_LOOK_SECONDS)
 
 
 def _read(path: Path) -> str:
