@@ -9,6 +9,7 @@ import pytest
 
 from holdfast.coordinator import loading, placing, recalling, state
 from holdfast.core import dispatch
+from holdfast.core.dispatch import BEHIND_URGENT_MAX, URGENT_SECONDS
 from holdfast.errors import StoreDoubtError
 from holdfast.model.messages import Accepted, Answered, Assign, Draining, Pull, Recall
 from holdfast.model.outcome import Encoding, OutcomeKind, Payload
@@ -344,6 +345,27 @@ def test_short_work_is_assigned_ahead_and_long_work_is_not() -> None:
         order = await worker.assigned()
         await worker.end(order, run_us=10_000_000)
         assert len([m for m in await worker.hears() if isinstance(m, Assign)]) == 1
+
+    perform(play)
+
+
+def test_what_is_urgent_finds_few_others_before_it() -> None:
+    async def play(stage: Stage) -> None:
+        client, worker = await stage.client(), await stage.worker(slots=1)
+        await client.keep(stage.spec("short:f"))
+        await worker.end(await worker.assigned(), run_us=10)
+        await client.keep(stage.spec("short:f", priority=9))
+        await worker.assigned()
+        await client.keep(*(stage.spec("short:f") for _ in range(300)))
+        ahead = [m for m in await worker.hears() if isinstance(m, Assign)]
+        assert len(ahead) == BEHIND_URGENT_MAX - 1
+        await client.keep(*(stage.spec("short:f", priority=9) for _ in range(20)))
+        assert len([m for m in await worker.hears() if isinstance(m, Assign)]) == 20
+        # Nothing urgent came for a second: the rest is assigned as far ahead as ever.
+        stage.clock.pass_by(URGENT_SECONDS)
+        await worker.end(ahead[0], run_us=10)
+        rest = [m for m in await worker.hears() if isinstance(m, Assign)]
+        assert len(rest) == 300 - len(ahead)
 
     perform(play)
 

@@ -13,14 +13,17 @@ from msgspec.structs import replace
 
 from holdfast.core import dispatch
 from holdfast.core.dispatch import (
+    BEHIND_URGENT_MAX,
     HORIZON_US,
     LONG_US,
     OVERHEAD_US,
+    URGENT_SECONDS,
     Crew,
     Line,
     Lines,
     Offer,
     Pace,
+    Urgency,
     weight,
 )
 from holdfast.model.ids import TaskId
@@ -140,6 +143,34 @@ def test_what_is_assigned_ahead_is_bounded_in_number_too() -> None:
     holding(busy, *[1] * 10_000)
     assert not busy.takes(1, concurrent=False)
     assert OUTSTANDING_MAX < 10_000
+
+
+def test_what_is_less_urgent_than_what_came_of_late_is_assigned_ahead_only_a_little() -> None:
+    urgency = Urgency()
+    assert urgency.ahead_max(0, 5.0) == OUTSTANDING_MAX
+    urgency.learn(0, 5.0)
+    assert [urgency.ahead_max(n, 5.0) for n in (-1, 0, 1)] == [
+        BEHIND_URGENT_MAX,
+        OUTSTANDING_MAX,
+        OUTSTANDING_MAX,
+    ]
+    urgency.learn(7, 5.5)
+    urgency.learn(0, 6.0)
+    assert urgency.ahead_max(0, 6.4) == BEHIND_URGENT_MAX
+    assert urgency.ahead_max(7, 6.4) == OUTSTANDING_MAX
+    # Nothing urgent came for a second.
+    assert urgency.ahead_max(0, 5.5 + URGENT_SECONDS) == OUTSTANDING_MAX
+    urgency.learn(0, 5.5 + URGENT_SECONDS)
+    assert urgency.ahead_max(-1, 6.6) == BEHIND_URGENT_MAX
+
+
+def test_a_worker_holds_no_more_ahead_than_is_asked_but_its_free_slots_are_used() -> None:
+    worker = offer(slots=2)
+    assert worker.takes(SHORT_US, concurrent=False, ahead_max=1)
+    for number in range(2):
+        worker.hold(bytes([number]), SHORT_US, concurrent=False)
+    assert worker.takes(SHORT_US, concurrent=False, ahead_max=3)
+    assert not worker.takes(SHORT_US, concurrent=False, ahead_max=2)
 
 
 def test_a_pulling_worker_gets_what_it_asked_for_and_nothing_ahead() -> None:

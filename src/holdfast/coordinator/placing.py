@@ -103,7 +103,8 @@ def _place_one(
                 passed.append((line, task))
         else:
             cost_us = turn.state.pace.cost_us(task.spec.function)
-            if not offer.takes(cost_us, concurrent=task.spec.concurrent):
+            ahead_max = turn.state.urgency.ahead_max(task.spec.priority, turn.now)
+            if not offer.takes(cost_us, concurrent=task.spec.concurrent, ahead_max=ahead_max):
                 full.append(task.spec.concurrent)
                 heapq.heappop(heads)
                 continue
@@ -150,6 +151,7 @@ def _claim(turn: Turn, session: WorkerSession, task: Task, cost_us: int) -> bool
         return False
     session.offer.hold(token, cost_us, concurrent=task.spec.concurrent)
     session.offer.given += 1
+    turn.state.urgency.learn(task.spec.priority, turn.now)
     turn.claimed.append((task.spec.id, session, token))
     return True
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 from holdfast.coordinator.facts import Death
 from holdfast.coordinator.sessions import ClientSession, WorkerSession
-from holdfast.core.dispatch import Crew, Line, Lines, Offer, Pace, weight
+from holdfast.core.dispatch import Crew, Line, Lines, Offer, Pace, Urgency, weight
 from holdfast.core.session import Known
 from holdfast.model.ids import TaskId
 from holdfast.model.task import Lease, State, Task, needs_of, rank_of
@@ -36,6 +36,7 @@ class CoordinatorState:
         self.lines = Lines()
         self.crew = Crew()
         self.pace = Pace()
+        self.urgency = Urgency()
         self.workers: dict[str, WorkerRow] = {}
         self.names: dict[str, str] = {}
         """Worker name → the identity that said hello with it last."""

@@ -1,9 +1,11 @@
 """Which task goes to which worker, and what waits in memory for it.
 
-Three small machines:
+Four small machines:
 
 - `Pace` knows how long a function runs, from what workers measured. A function of unknown length
   is long.
+- `Urgency` knows the highest priority of late. What is below it is assigned ahead only a little, so
+  that what is urgent does not wait behind a thousand that are not.
 - `Crew` knows the workers of this coordinator: what they offer and what they hold. A lease takes
   a whole slot while its function is long, or microseconds of a slot's horizon while it is short,
   so that short tasks are assigned ahead and long ones never wait behind each other.
@@ -27,6 +29,10 @@ HORIZON_US = 20_000
 """How much short work is assigned ahead, for each slot."""
 LONG_US = 10_000
 """A function that runs longer than this is long: it is never assigned ahead of a free slot."""
+URGENT_SECONDS = 1.0
+BEHIND_URGENT_MAX = 128
+"""What a worker may hold of tasks that are less urgent than what came of late: about 10 ms of the
+shortest."""
 OVERHEAD_US = 30
 """What a task costs beside its function."""
 _FUNCTIONS_MAX = 10_000
@@ -63,6 +69,26 @@ class Pace:
         if known is None or known > LONG_US:
             return 0
         return known + OVERHEAD_US
+
+
+class Urgency:
+    """The highest priority that was claimed within `URGENT_SECONDS`."""
+
+    __slots__ = ("_priority", "_until")
+
+    def __init__(self) -> None:
+        self._priority = 0
+        self._until = 0.0
+
+    def learn(self, priority: int, now: float) -> None:
+        """Take in a claim; `now` is in monotonic seconds."""
+        if priority >= self._priority or now >= self._until:
+            self._priority, self._until = priority, now + URGENT_SECONDS
+
+    def ahead_max(self, priority: int, now: float) -> int:
+        """Return up to how many leases of one worker a task of this priority is assigned ahead."""
+        behind = priority < self._priority and now < self._until
+        return BEHIND_URGENT_MAX if behind else OUTSTANDING_MAX
 
 
 class Offer:
@@ -142,8 +168,11 @@ class Offer:
         else:
             self.longs -= 1
 
-    def takes(self, cost_us: int, *, concurrent: bool) -> bool:
-        """Whether there is room for one more task of this weight."""
+    def takes(self, cost_us: int, *, concurrent: bool, ahead_max: int = OUTSTANDING_MAX) -> bool:
+        """Whether there is room for one more task of this weight.
+
+        Beyond its free slots a worker gets it only while it holds less than `ahead_max` leases.
+        """
         if not self.open or (self.pull and self.given >= self.asked):
             return False
         if concurrent:
@@ -153,7 +182,7 @@ class Offer:
         if self.pull or not cost_us or self.longs >= self.slots:
             return False
         ahead = (self.slots - self.longs) * HORIZON_US
-        return len(self.leases) < OUTSTANDING_MAX and self.backlog_us + cost_us <= ahead
+        return len(self.leases) < ahead_max and self.backlog_us + cost_us <= ahead
 
     @property
     def full(self) -> bool:
