@@ -477,6 +477,10 @@ class MemoryFiles:
         """What the next fetches and stores raise; the shelf does not fail."""
         self.kept = 0
         self.gate: asyncio.Event | None = None
+        self.sessions: list[str] = []
+
+    def session(self, url: str) -> None:
+        self.sessions.append(url)
 
     async def fetch(self, digest: bytes, path: str) -> None:
         await self._pass()

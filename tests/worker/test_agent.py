@@ -30,6 +30,7 @@ def test_an_order_is_run_reported_and_forgotten() -> None:
         await stage.engine.did("hand", 2)
         assert stage.guard.named("done") == [1]
         assert stage.guard.sessions == [("memory", 1, "word-1")]
+        assert stage.files.sessions == ["memory"]
         assert stage.home.remembered == ("store-a", 1)
 
     play(scene)

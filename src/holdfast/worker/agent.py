@@ -248,6 +248,7 @@ class Agent:
             incarnation=self._incarnation,
             last_word=welcome.last_word,
         )
+        self._world.transfers.session(self._sessions.url)
         if home.store() != origin and not self._outbox.has_foreign:
             home.remember_store(*origin)
         for digest in self._inputs.code_wanted():

@@ -14,7 +14,11 @@ PAYLOADS = "payloads"
 
 
 class Transfers(Protocol):
-    """Moves whole files between this host and the blob store."""
+    """Moves whole files between this host and the blob store of the present coordinator."""
+
+    def session(self, url: str) -> None:
+        """Note whose rows will name the blobs: with its coordinator they belong."""
+        ...
 
     async def fetch(self, digest: bytes, path: str) -> None:
         """Write a blob to `path`, verified against its digest.

@@ -125,6 +125,10 @@ class SimFiles:
         self._rng = rng
         self._reachable = reachable
 
+    def session(self, url: str) -> None:
+        """There is one coordinator, with one blob store."""
+        self._party.alive()
+
     async def fetch(self, digest: bytes, path: str) -> None:
         """Write a blob to a file. Raises BlobMissingError, ChannelClosedError."""
         await self._move()
