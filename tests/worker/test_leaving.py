@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from holdfast.errors import ConfigurationError, HoldfastError
-from holdfast.model.messages import Draining, Goodbye, Started
-from holdfast.model.outcome import Answer, OutcomeKind
-from tests.core.wording import number_of, said, token
+from holdfast.model.messages import Draining, Ended, Goodbye, Started
+from holdfast.model.outcome import Answer, Encoding, OutcomeKind, Payload
+from tests.core.wording import number_of, said, task, token
 from tests.worker.kit import Stage, begin, cut, play
 
 
@@ -56,6 +56,30 @@ def test_what_outlives_a_drain_is_stopped_and_what_is_unanswered_is_spooled() ->
         await running
         assert list(stage.spool.kept) == [token(1)]
         assert stage.guard.named("spooled") == [1]
+
+    play(scene)
+
+
+def test_a_large_result_that_no_store_has_taken_yet_outlives_the_worker() -> None:
+    async def scene(stage: Stage) -> None:
+        running = stage.start()
+        session = await stage.welcomed()
+        await session.assign(1)
+        await stage.engine.did("hand", 1)
+
+        async def never(path: str, encoding: Encoding) -> Payload:
+            stage.agent.drain(5)
+            return await asyncio.get_running_loop().create_future()
+
+        stage.files.store = never  # type: ignore[method-assign]
+        stage.files.files["out/1"] = b"large-result"
+        message = Ended(task(1), token(1), OutcomeKind.SUCCEEDED, Payload(Encoding.PICKLE))
+        stage.engine.report(message, "out/1")
+        await running
+        (kept,) = stage.spool.load()
+        assert kept.kind is OutcomeKind.SUCCEEDED
+        assert kept.result is not None
+        assert stage.files.shelf == {kept.result.digest: b"large-result"}
 
     play(scene)
 

@@ -4,8 +4,9 @@ Rules
 -----
 A worker *serves* until it is asked to leave. Then it *drains*: it takes no more, returns what has
 not begun, and waits for the rest until a time that only moves closer. Then it *closes* its engine,
-and nothing is asked of that any more. Once it is *childless*, whatever is held still has surely
-stopped; the outcomes are said, those without an answer are spooled, and it says goodbye.
+and nothing is asked of that any more; a large result that is not stored yet is put on the shelf.
+Once it is *childless*, whatever is held still has surely stopped; the outcomes are said, those
+without an answer are spooled, and it says goodbye.
 
 A failure of ours skips all of that: nothing that we would say or keep could be relied upon. What
 only an operator can mend (another worker has our name) ends in good order, and is raised last.
@@ -141,6 +142,9 @@ class Leaving:
         if self._failed is None:
             self._stage = Stage.CLOSING
             await self._slots.close()
+            self._leases.collect_ended(self._clock.monotonic())
+            await self._results.rest()
+            self._leases.collect_stored()
             self._stage = Stage.CHILDLESS
             await self._farewell()
         if (failed := self._failed or self._refused) is not None:
@@ -152,7 +156,6 @@ class Leaving:
 
     async def _farewell(self) -> None:
         """Say and keep what is left after the children have ended, then go."""
-        self._leases.collect_ended(self._clock.monotonic())
         self._give_up()
         self._wake()
         await self._hear_last_answers()

@@ -3,6 +3,7 @@
 While the store that gave the lease has welcomed the worker, a result is stored at once. While it
 has not, or does not take the result for now (it is full, or breaks off), the result is put on the
 shelf, durable, its outcome is kept as *unready*, and it is stored as soon as that store takes it.
+A worker that leaves waits for no store: what is not stored yet rests there for its next life.
 Attempts have ended here: nothing that passes makes one run again.
 """
 
@@ -18,7 +19,7 @@ from holdfast.core.outbox import Outbox
 from holdfast.core.peer import Origin
 from holdfast.errors import IndefiniteError, StoreFullError
 from holdfast.model.messages import Ended
-from holdfast.model.outcome import Encoding, Failure, OutcomeKind
+from holdfast.model.outcome import Encoding, Failure, OutcomeKind, Payload
 from holdfast.observe import TaskSet, logger
 from holdfast.worker.slots import Over
 from holdfast.worker.transfers import Shelf, Transfers
@@ -43,12 +44,15 @@ class Results:
     __slots__ = (
         "_clearing",
         "_done",
+        "_leaving",
         "_outbox",
+        "_rested",
         "_shelf",
         "_store_now",
         "_tasks",
         "_transfers",
         "_under_way",
+        "_uploading",
         "_uploads",
         "_wake",
     )
@@ -72,7 +76,12 @@ class Results:
         self._done: list[Stored] = []
         self._under_way = 0
         self._clearing = False
+        self._leaving = False
+        self._rested = asyncio.Event()
+        """Nothing is under way; set once the worker leaves."""
         self._uploads = asyncio.Semaphore(UPLOADS_MAX)
+        self._uploading: dict[asyncio.Timeout, None] = {}
+        """The bounds of the uploads under way: none, until the worker leaves."""
 
     @property
     def busy(self) -> bool:
@@ -91,6 +100,16 @@ class Results:
         """
         self._under_way += 1
         self._tasks.start(f"store the result of {over.ended.task.hex()}", self._store(over, origin))
+
+    async def rest(self) -> None:
+        """Put on the shelf what is not stored yet; returns when all of it is durable somewhere."""
+        self._leaving = True
+        now = asyncio.get_running_loop().time()
+        for bound in self._uploading:
+            bound.reschedule(now)
+        while self._under_way:
+            self._rested.clear()
+            await self._rested.wait()
 
     def collect(self) -> list[Stored]:
         """Return the outcomes whose results became durable, or could not be stored."""
@@ -120,16 +139,19 @@ class Results:
             stored = Stored(_spoiled(ended, error), ready=True)
         finally:
             self._under_way -= 1
+            self._rested.set()
         self._done.append(stored)
         self._wake()
         self._transfers.discard(over.result_path)
 
     async def _stored(self, ended: Ended, path: str, encoding: Encoding, origin: Origin) -> Stored:
         for _ in range(TRIES_MAX):
-            if self._store_now() != origin:
+            if self._leaving or self._store_now() != origin:
                 break
             try:
-                payload = await self._transfers.store(path, encoding)
+                payload = await self._upload(path, encoding)
+            except TimeoutError:
+                break  # The worker leaves.
             except StoreFullError as error:
                 _LOG.info("the result of %s has to wait: %s", ended.task.hex(), error)
                 break
@@ -140,6 +162,15 @@ class Results:
                     return Stored(replace(ended, result=payload), ready=True)
         payload = await self._shelf.keep(path, encoding)
         return Stored(replace(ended, result=payload), ready=False)
+
+    async def _upload(self, path: str, encoding: Encoding) -> Payload:
+        """Store a file, unless the worker leaves before that is done: TimeoutError."""
+        async with asyncio.timeout(None) as bound:
+            self._uploading[bound] = None
+            try:
+                return await self._transfers.store(path, encoding)
+            finally:
+                del self._uploading[bound]
 
     async def _clear_shelf(self) -> None:
         """Store all that rests on the shelf for the present store, while it welcomes us."""
