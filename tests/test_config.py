@@ -67,3 +67,16 @@ def test_a_worker_has_no_negative_slots() -> None:
 
 def test_processors_are_those_that_we_may_use() -> None:
     assert processors() == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(
+    ("named", "settings"),
+    [
+        ("--name", {"name": "\ud800"}),
+        ("--queues", {"queues": ("a", "\udcff")}),
+        ("--tags", {"tags": ("\udcff",)}),
+    ],
+)
+def test_a_worker_offers_words_that_can_travel(named: str, settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=named):
+        WorkerSettings(urls=(), state_dir=Path("x"), **settings)

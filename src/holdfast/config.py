@@ -94,6 +94,13 @@ class WorkerSettings:
 
     def __post_init__(self) -> None:
         _check_slots(self.slots)
+        for option, words in (
+            ("--name", (self.name,)),
+            ("--queues", self.queues),
+            ("--tags", self.tags),
+        ):
+            for word in words:
+                _check_unicode(option, word)
 
 
 def place(
@@ -109,6 +116,13 @@ def place(
 def _check_slots(slots: int) -> None:
     if not 0 <= slots <= SLOTS_MAX:
         raise ConfigurationError(f"--slots {slots}: 0 (one for each processor) to {SLOTS_MAX}")
+
+
+def _check_unicode(option: str, word: str) -> None:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"{option} {word!r} is no Unicode text") from None
 
 
 def _is_loopback(host: str) -> bool:

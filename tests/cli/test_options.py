@@ -5,10 +5,36 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import nullcontext
 
+import click
 import pytest
 
+from holdfast import wiring
+from holdfast.cli import options
 from holdfast.cli.options import at, show_fields, show_json, show_result, show_table
+from tests.conftest import Eventually
+
+
+def test_who_waits_for_a_coordinator_is_told_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    said: list[str] = []
+
+    def connect(url: str | None, *, state_dir: object) -> nullcontext[str]:
+        if url == "slow":
+            eventually("it is said", lambda: said.append(capsys.readouterr().err) or any(said))
+        return nullcontext("client")
+
+    monkeypatch.setattr(options, "_PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(wiring, "connect", connect, raising=False)
+    command = click.command()(options.with_client(lambda client: click.echo("done")))
+    assert command.main(["--url", "slow"], standalone_mode=False) is None
+    assert "no coordinator answers yet" in "".join(said)
+    assert capsys.readouterr().out == "done\n"
+    assert command.main(["--url", "fast"], standalone_mode=False) is None
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("done\n", "")
 
 
 @pytest.mark.parametrize(

@@ -371,6 +371,19 @@ def test_questions(tmp_path: Path) -> None:
         assert caught.value.code == "unknown_question"
 
 
+@pytest.mark.parametrize(
+    "parameters",
+    [{"task": "\ud800"}, {"limit": 10**30}, {"task": object()}, {"task": "0" * 70_000}],
+)
+def test_a_question_that_cannot_travel_is_in_nobodys_way(
+    parameters: dict[str, object], tmp_path: Path
+) -> None:
+    with client_of(Scripted(), tmp_path) as client:
+        with pytest.raises(InvalidInputError, match="parameters of 'list'"):
+            client.ask("list", **parameters)
+        assert client.submit(work.double, 21).result(10) == 42
+
+
 def test_closing_sends_what_is_on_its_way_and_ends_the_futures(tmp_path: Path) -> None:
     scripted = Scripted()
     scripted.settling = False

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from holdfast.coordinator import inbox, service
 from holdfast.coordinator.facts import Death
-from holdfast.errors import StoreDoubtError, StoreFullError, StoreRefusedError
+from holdfast.errors import ChannelClosedError, StoreDoubtError, StoreFullError, StoreRefusedError
 from holdfast.model.ids import TaskId
 from holdfast.model.messages import (
     Accepted,
@@ -20,11 +20,12 @@ from holdfast.model.messages import (
     Goodbye,
     Refused,
     Submit,
+    WorkerWelcome,
 )
 from holdfast.model.outcome import Answer, Encoding, OutcomeKind, Payload, Reason
 from holdfast.model.task import Phase, State, Task, Wanted
 from holdfast.ports import Changes, Update
-from tests.coordinator.stage import DONE, Stage, Worker, perform
+from tests.coordinator.stage import DONE, Stage, Worker, ended, perform
 
 ODD = Payload(Encoding.JSON, b"odd")
 
@@ -465,20 +466,79 @@ def test_an_id_submitted_twice_without_saying_so_is_answered_once_more() -> None
     perform(play)
 
 
+async def _bump(stage: Stage, task: TaskId, **fields: Any) -> None:
+    """Write over a row as another coordinator would."""
+    row = await stage.row(task)
+    life = replace(row.life, version=row.life.version + 1, **fields)
+    turn = await stage.store.inner.last_turn()
+    await stage.store.inner.commit(
+        Changes(turn=turn, updates=[Update(replace(row, life=life), row.life.version)])
+    )
+
+
 def test_a_row_that_another_writer_changed_is_read_anew() -> None:
     async def play(stage: Stage) -> None:
         worker, client = await stage.worker(), await stage.client()
         await client.keep(spec := stage.spec())
         order = await worker.assigned()
-        row = await stage.row(spec.id)
-        life = replace(row.life, version=row.life.version + 1)
-        turn = await stage.store.inner.last_turn()
-        await stage.store.inner.commit(
-            Changes(turn=turn, updates=[Update(replace(row, life=life), row.life.version)])
-        )
+        await _bump(stage, spec.id)
         assert (await worker.settle(order)).answer is Answer.SETTLED
         assert (await client.settled(spec.id)).state is State.SUCCEEDED
         assert stage.counters.get("changes_refused") == 1
+
+    perform(play)
+
+
+def test_an_outcome_of_a_hello_is_not_called_settled_where_its_row_was_changed() -> None:
+    async def play(stage: Stage) -> None:
+        worker, client = await stage.worker(), await stage.client()
+        await client.keep(spec := stage.spec())
+        order = await worker.assigned()
+        await worker.leave()
+        await stage.quiet()
+        await _bump(stage, spec.id, wanted=Wanted.PAUSE, wish=1)
+        back = Worker(stage.dial())
+        await back.send(stage.hello(number=2, outcomes=(ended(order),)))
+        with pytest.raises(ChannelClosedError):
+            await back.next(WorkerWelcome)
+        assert (await stage.row(spec.id)).life.state is State.RUNNING
+        again = await stage.worker(number=3, outcomes=(ended(order),))
+        assert again.welcome is not None
+        (answer,) = again.welcome.answers
+        assert answer.answer is Answer.SETTLED
+        assert (await client.settled(spec.id)).state is State.SUCCEEDED
+
+    perform(play)
+
+
+@pytest.mark.parametrize("how", ["silence", "death", "unnamed"])
+def test_a_judgement_of_a_row_that_another_writer_changed_is_made_again(how: str) -> None:
+    async def play(stage: Stage) -> None:
+        worker, client = await stage.worker(), await stage.client()
+        await client.keep(spec := stage.spec())
+        await worker.assigned()
+        assert worker.welcome is not None
+        await worker.leave()
+        await stage.quiet()
+        await _bump(stage, spec.id)
+        if how == "silence":
+            await stage.ticks(12)
+        elif how == "death":
+            word = worker.welcome.last_word
+            assert stage.gateway.death(Death("id-w", 1, True), word, lambda: None)
+            await stage.quiet()
+        else:
+            back = Worker(stage.dial())
+            await back.send(stage.hello(number=2))
+            await stage.quiet()
+            assert (await stage.worker(number=3)).welcome is not None
+        await stage.quiet()
+        assert stage.counters.get("changes_refused") == 1
+        row = await stage.row(spec.id)
+        # A worker that is back gets it again; nobody else is here.
+        assert (row.life.state, row.life.fence) == (
+            (State.RUNNING, 2) if how == "unnamed" else (State.QUEUED, 1)
+        )
 
     perform(play)
 
@@ -489,12 +549,7 @@ def test_a_refused_claim_does_not_lose_the_task() -> None:
         await client.keep(first := stage.spec(), second := stage.spec())
         order = await worker.assigned()
         assert order.task == first.id
-        row = await stage.row(second.id)
-        life = replace(row.life, version=row.life.version + 1)
-        turn = await stage.store.inner.last_turn()
-        await stage.store.inner.commit(
-            Changes(turn=turn, updates=[Update(replace(row, life=life), row.life.version)])
-        )
+        await _bump(stage, second.id)
         await worker.settle(order)
         assert (await worker.assigned()).task == second.id
         (offer,) = stage.coordinator.state.crew.offers.values()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 import threading
 from collections.abc import Callable
 
@@ -71,3 +72,14 @@ def test_a_variable_that_does_not_pickle_is_named() -> None:
 def test_what_is_not_callable_is_refused() -> None:
     with pytest.raises(InvalidInputError):
         encode_function(3)  # type: ignore[arg-type]  # the mistake under test
+
+
+def test_a_name_that_cannot_travel_is_no_import_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    def odd() -> int:
+        return 3
+
+    odd.__qualname__ = odd.__name__ = "\ud800"
+    monkeypatch.setattr(sys.modules[__name__], "\ud800", odd, raising=False)
+    encoded = encode_function(odd)
+    assert encoded.name.endswith(":?")
+    assert decode_function(encoded.code)() == 3

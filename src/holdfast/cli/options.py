@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +17,9 @@ import click
 from holdfast import wiring
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_PATIENCE_SECONDS = 1.5
+_WAITING = "holdfast: no coordinator answers yet; waiting for one (Ctrl-C to leave)"
 
 url_option = click.option("--url", help="The coordinator: http://host:port or unix:/path.")
 state_option = click.option(
@@ -30,10 +35,24 @@ def with_client(command: F) -> F:
     @state_option
     @wraps(command)
     def connected(*args: Any, url: str | None, state_dir: Path | None, **words: Any) -> Any:
-        with wiring.connect(url, state_dir=state_dir) as client:
+        with _patience():
+            client = wiring.connect(url, state_dir=state_dir)
+        with client:
             return command(*args, client=client, **words)
 
     return connected  # type: ignore[return-value]  # the same command, with two more options
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    """Say why nothing happens, where nobody answers at once: it may be one that restarts."""
+    waiting = threading.Timer(_PATIENCE_SECONDS, click.echo, (_WAITING,), {"err": True})
+    waiting.daemon = True
+    waiting.start()
+    try:
+        yield
+    finally:
+        waiting.cancel()
 
 
 def show_json(value: Any) -> None:

@@ -20,7 +20,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from holdfast.client.calls import Call, call_of, options_of
 from holdfast.client.carriage import Blobs
-from holdfast.client.exchange import Answer
+from holdfast.client.exchange import Answer, check_question
 from holdfast.client.executor import TaskExecutor
 from holdfast.client.future import Future
 from holdfast.client.intake import SUBMISSIONS_BYTES_MAX, SUBMISSIONS_MAX, Intake
@@ -272,6 +272,7 @@ class Client:
         after `answer_seconds`.
         """
         self._check_process()
+        check_question(question, parameters)
         answer: Answer = StandardFuture()
         self._call(lambda: self._session.ask(question, parameters, answer))
         return self._answered(answer, question)

@@ -13,7 +13,8 @@ from concurrent.futures import Future as StandardFuture
 from typing import Any
 
 from holdfast.client.book import error_of
-from holdfast.errors import OverloadedError
+from holdfast.core.wire import size_of
+from holdfast.errors import InvalidInputError, OverloadedError
 from holdfast.model.messages import Ask, Message, Reply, SetWanted
 
 OPEN_MAX = 20_000
@@ -22,7 +23,18 @@ ASKED_MAX = 8
 
 Answer = StandardFuture[Any]
 Make = Callable[[int], Ask | SetWanted]
+QUESTION_BYTES_MAX = 64 * 1024
 _RETRY_AFTER_SECONDS = 1.0
+
+
+def check_question(question: str, parameters: dict[str, Any]) -> None:
+    """Raise InvalidInputError for what no frame can carry, before it is in anybody's way."""
+    try:
+        size = size_of(Ask(0, question, parameters))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidInputError(f"the parameters of {question!r} cannot travel: {error}") from None
+    if size > QUESTION_BYTES_MAX:
+        raise InvalidInputError(f"the parameters of {question!r} have {size} bytes")
 
 
 class Exchange:

@@ -80,6 +80,7 @@ def _check(options: Options) -> None:
         )
     if not isinstance(key, str) or len(key) > KEY_BYTES_MAX or "\x00" in key:
         raise InvalidInputError(f"key is not a text of at most {KEY_BYTES_MAX} characters")
+    _check_unicode("key", key)
     if not isinstance(delay, int | float) or not isfinite(delay) or delay < 0:
         raise InvalidInputError(f"delay={delay!r} is not a number of seconds from 0")
     if delay * 1000 > DELAY_MS_MAX:
@@ -91,6 +92,14 @@ def _check_word(option: str, word: object) -> None:
         raise InvalidInputError(f"{option}: {word!r} is not a text of 1 to {NAME_BYTES_MAX}")
     if any(sign in word for sign in _RESERVED):
         raise InvalidInputError(f"{option}: {word!r} has one of '+', '~' and NUL in it")
+    _check_unicode(option, word)
+
+
+def _check_unicode(option: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(f"{option}: {text!r} is no Unicode text: {error.reason}") from None
 
 
 def split_options(

@@ -19,9 +19,11 @@ def perform(turn: Turn, now: float, *, distrust: bool) -> bool:
     """Say what the committed turn made true. Returns whether another turn should follow at once.
 
     `distrust`: part of the turn was refused, so that a welcome in it may name what did not
-    happen; that worker says hello again.
+    happen. It is not said: that worker says hello again, and is answered by what is.
     """
     state = turn.state
+    if distrust:
+        _unwelcome(turn)
     for change in turn.changes.values():
         state.keep(change.after)
     state.forget_cut()
@@ -30,8 +32,6 @@ def perform(turn: Turn, now: float, *, distrust: bool) -> bool:
         state.names[row.name] = row.identity
     for session, answers in turn.welcomed:
         _welcome(state, session, answers, now)
-        if distrust:
-            turn.dismiss(session, "part of its hello must be decided again")
         # A report on its former life, which this hello has ended, waits for nothing any more.
         state.judged(session.identity)
     for client, pairs in turn.accepted.items():
@@ -60,6 +60,15 @@ def perform(turn: Turn, now: float, *, distrust: bool) -> bool:
         state.release_unserved()
     state.forget_gone(now)
     return turn.more or bool(turn.welcomed)
+
+
+def _unwelcome(turn: Turn) -> None:
+    """Close the sessions that this turn would welcome, with nothing said on them."""
+    strangers = dict.fromkeys(session for session, _ in turn.welcomed)
+    turn.welcomed.clear()
+    turn.effects = [effect for effect in turn.effects if effect[1] not in strangers]
+    for session in strangers:
+        turn.dismiss(session, "part of its hello must be decided again")
 
 
 def _welcome(

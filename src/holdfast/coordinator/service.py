@@ -24,12 +24,13 @@ from holdfast.coordinator.state import CoordinatorState
 from holdfast.coordinator.tasks import NO_ROOM_SECONDS
 from holdfast.coordinator.turn import PLACING, Item, Turn
 from holdfast.errors import StoreDoubtError, StoreFullError, StoreRefusedError
-from holdfast.model.ids import Entropy
+from holdfast.model.ids import Entropy, TaskId
 from holdfast.model.limits import (
     OUTAGE_CREDIT_SECONDS_MIN,
     OUTAGES_IN_A_ROW_MAX,
 )
 from holdfast.model.messages import Submit
+from holdfast.model.task import Task
 from holdfast.observe import Counters, logger
 from holdfast.ports import Changes, Clock, Receipt, Room, Store
 
@@ -181,6 +182,7 @@ class Coordinator:
             self.counters.add("changes_refused", len(refused))
             self.inbox.again(turn.refused_items(receipt))
             turn.without(refused)
+            await self._reread(refused)
         for name, amount in turn.counts.items():
             self.counters.add(name, amount)
         if perform(turn, self.clock.monotonic(), distrust=bool(refused)):
@@ -270,16 +272,23 @@ class Coordinator:
             except (StoreDoubtError, StoreRefusedError, StoreFullError) as error:
                 _LOG.error("the store cannot be reopened yet: %s", error)
 
-    async def _receipt_of(self, turn: Turn) -> Receipt:
-        """Find out which changes of a committed turn were accepted, where its receipt was lost."""
-        ids = [change.after.spec.id for change in turn.changes.values()]
+    async def _reread(self, ids: list[TaskId]) -> None:
+        """Know the rows that another writer changed as they are: who holds what, above all."""
+        for task in await self._rows(ids):
+            self.state.keep(task)
+
+    async def _rows(self, ids: list[TaskId]) -> list[Task]:
         while True:
             try:
-                rows = {task.spec.id: task for task in await self.store.load(ids)}
-                break
+                return await self.store.load(ids)
             except StoreDoubtError as error:
                 _LOG.error("the store could not be read: %s", error)
                 await self._reopened()
+
+    async def _receipt_of(self, turn: Turn) -> Receipt:
+        """Find out which changes of a committed turn were accepted, where its receipt was lost."""
+        ids = [change.after.spec.id for change in turn.changes.values()]
+        rows = {task.spec.id: task for task in await self._rows(ids)}
         receipt = Receipt()
         for change in turn.changes.values():
             if rows.get(change.after.spec.id) != change.after:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from holdfast.coordinator.facts import Hello
 from holdfast.coordinator.sessions import ClientSession, Session, WorkerSession
 from holdfast.coordinator.state import CoordinatorState
 from holdfast.core.dispatch import Line, weight
@@ -257,7 +258,9 @@ class Turn:
         items: dict[int, Item] = {}
         for task_id in refused:
             for item in self.changes[task_id].items:
-                items[id(item)] = item
+                # A hello was answered by closing its socket: it would be late for itself.
+                if not isinstance(item[1], Hello):
+                    items[id(item)] = item
         return [
             (session, self._only(message, refused) if isinstance(message, Submit) else message)
             for session, message in items.values()

@@ -71,7 +71,10 @@ def decode_function(code: bytes) -> Callable[..., Any]:
 def _leads_to(name: str, function: object) -> bool:
     """Tell whether importing `name` elsewhere will find this very function."""
     module_name, _, qualname = name.partition(":")
-    if module_name == "__main__" or "<" in qualname or len(name.encode()) > NAME_BYTES_MAX:
+    travels = name.encode(errors="replace")
+    if module_name == "__main__" or "<" in qualname or len(travels) > NAME_BYTES_MAX:
+        return False
+    if travels.decode() != name:
         return False
     found: Any = sys.modules.get(module_name)
     for part in qualname.split("."):

@@ -25,7 +25,7 @@ _WORKER = "worker-0"
 
 def backlog(bench: Bench) -> Samples:
     """Measure throughput without and with the backlog, and a new task of top priority."""
-    tenth = bench.sized(100_000, 2_000)
+    tenth = bench.sized(100_000, 10_000)
     top = task(noop).options(priority=_TOP)
     count = bench.sized(10_000, 2_000)
     with bench.fleet(workers=1, slots=2, words=("--queues", "default")) as fleet:
@@ -38,8 +38,8 @@ def backlog(bench: Bench) -> Samples:
         bench.tell(f"filled {10 * tenth:,} tasks in {fill_seconds:.0f} s")
         fleet.cluster.start_worker(_WORKER)
         fleet.wait_connected()
+        times = _urgent(fleet, top, bench.sized(200, 20), plain=2 * tenth)
         behind = [_throughput(fleet, top, count) for _ in range(bench.rounds)]
-        times = one_by_one(fleet.client, top, bench.sized(200, 30))
     return {
         "backlog_filled_tasks": [10 * tenth],
         "backlog_fill_seconds": [fill_seconds],
@@ -61,6 +61,15 @@ def _throughput(fleet: Fleet, top: Callable[..., Any], count: int) -> float:
         pass
     seconds = time.perf_counter() - begun
     return (fleet.store.settled() - settled) / seconds
+
+
+def _urgent(fleet: Fleet, top: Callable[..., Any], count: int, *, plain: int) -> list[float]:
+    """Return how long each task of top priority takes, one at a time, while plain ones run."""
+    settled = fleet.store.settled()
+    times = one_by_one(fleet.client, top, count)
+    passed = fleet.store.settled() - settled - count
+    assert 0 < passed < plain, f"{passed} of {plain} plain tasks ran meanwhile"
+    return times
 
 
 def _fill(bench: Bench, fleet: Fleet, tenth: int) -> None:
