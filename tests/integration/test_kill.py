@@ -1,18 +1,23 @@
-"""The kill test in its short form, and the proof that it would see a missing token check."""
+"""The kill test in short, proof that it would see a missing token check, and the demonstration."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import holdfast
+from holdfast.lab.cluster import Cluster, descendants, is_zombie_or_gone
+from tests.conftest import Eventually
 
 PRODUCT = Path(holdfast.__file__).parent
 SEED = "11"
@@ -105,3 +110,106 @@ def test_a_product_without_the_token_check_fails_the_same_test(held: Held) -> No
     code, found, talk = held["altered"]
     assert code == 1, f"{found}\n{talk}"
     assert any("the result" in text for text in found["wrong"])
+
+
+# --- The demonstration ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """The TMPDIR of a demo, by which all is known that it starts; sockets need a short path."""
+    with tempfile.TemporaryDirectory(prefix="holdfast-test-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def demo(tmp_path: Path, place: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start `holdfast demo` on one file."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "one.txt").write_text("one file is indexed in no time\n")
+    # Where the command is run, a file of the user's hides no module of ours.
+    (tmp_path / "click.py").write_text("raise RuntimeError('the wrong click')\n")
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*words: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [Path(sys.executable).parent / "holdfast", "demo", "--input", tree, *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "TMPDIR": str(place)},
+            # As from a terminal, whatever runs this test.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.terminate()
+        process.communicate()
+
+
+def left_in(place: Path) -> list[int]:
+    """Return the processes that were started with this TMPDIR."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and not is_zombie_or_gone(int(entry.name)):
+            try:
+                environment = (entry / "environ").read_bytes().split(b"\0")
+            except OSError:
+                continue  # It has just ended.
+            if b"TMPDIR=%s" % os.fsencode(place) in environment:
+                found.append(int(entry.name))
+    return found
+
+
+def test_one_small_file_and_one_worker_are_enough_for_every_kind_of_kill(
+    demo: Callable[..., subprocess.Popen[str]], place: Path
+) -> None:
+    process = demo("--workers", "1", "--slots", "1", "--kills", "1", "--json")
+    told, talk = process.communicate(timeout=_SECONDS)
+    assert process.returncode == 0, talk
+    found = json.loads(told)
+    assert found["kills"] == {"child": 1, "worker": 1, "coordinator": 1}
+    assert found["interrupted"] >= 1
+    assert found["began_twice_not_interrupted"] == 0
+    assert (found["files"], found["lost"], found["differing"]) == (1, [], [])
+    assert left_in(place) == []
+    assert list(place.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_an_interrupted_demo_leaves_nothing_behind(
+    number: int,
+    demo: Callable[..., subprocess.Popen[str]],
+    place: Path,
+    eventually: Eventually,
+) -> None:
+    process = demo("--kills", "100")
+    eventually("a task runs", lambda: list(place.glob("*/witness")), within_seconds=30)
+    assert len(left_in(place)) > 5
+    process.send_signal(number)
+    told, talk = process.communicate(timeout=30)
+    assert process.returncode == 130, talk
+    assert told == ""
+    assert "everything that was started has ended" in talk
+    assert left_in(place) == []
+    assert list(place.iterdir()) == []
+
+
+def test_a_cluster_that_is_stopped_leaves_no_guard_behind(
+    tmp_path: Path, eventually: Eventually
+) -> None:
+    """The guard of a worker that was killed wants to tell a coordinator that is gone."""
+    with Cluster(tmp_path) as cluster:
+        cluster.start_coordinator()
+        cluster.start_worker("one", "--slots", "1")
+        supervisor = cluster.worker_pid("one")
+        eventually("it has a guard and a child", lambda: len(descendants(supervisor)) >= 3)
+        below = descendants(supervisor)
+        cluster.kill_coordinator()
+        cluster.kill_worker("one")
+    assert all(map(is_zombie_or_gone, below))

@@ -14,7 +14,7 @@ import pytest
 from holdfast.lab.blows import Blow, Plan
 from holdfast.lab.judgement import Case, Findings, Verdict, judge
 from holdfast.lab.killtest import report
-from holdfast.lab.witness import Record, WitnessReader
+from holdfast.lab.witness import Record, Run, WitnessReader
 from holdfast.lab.workloads.marking import answer
 
 MS = 1_000_000
@@ -110,8 +110,13 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
-def blow(kind: str, at: int, *pids: int, healed: int = 0) -> Blow:
-    return Blow(kind, "", at * MS, frozenset(pids), healed_ns=healed * MS)
+def blow(kind: str, at: int, *pids: int, healed: int = 0, target: Run | None = None) -> Blow:
+    return Blow(kind, "", at * MS, frozenset(pids), target, healed_ns=healed * MS)
+
+
+def seen(number: int, *, begin: int, pid: int = 100) -> Run:
+    """Return a first attempt as it was seen before a blow fell on it."""
+    return Run(task_id(number), 1, pid, 1, BOOT, "", str(NURSERY), begin * MS, None)
 
 
 def test_a_history_in_order_is_valid(world: World) -> None:
@@ -247,6 +252,13 @@ def test_times_are_from_the_blow_to_the_next_begin(world: World) -> None:
     assert "p50 10" in report(replace(found, blows={"child": 1}))
 
 
+def test_a_later_blow_on_the_same_nursery_broke_nothing_off_that_had_ended(world: World) -> None:
+    world.twice()
+    world.blows = [blow("worker", 300, NURSERY), blow("child", 30, 100)]
+    found = world.judged()
+    assert found.begun_again_ms == {"worker": [], "child": [10.0]}
+
+
 @pytest.mark.parametrize("short", ["children", "workers", "coordinators", "pairs", "cuts"])
 def test_too_few_blows_prove_nothing(world: World, short: str) -> None:
     world.once(0)
@@ -261,7 +273,11 @@ def test_a_blow_counts_where_the_witness_shows_work(world: World) -> None:
     world.once(1, pid=105, begin=5, end=70)
     world.once(2, pid=106, begin=5, end=8)
     world.plan = Plan(seconds=1, children=1, workers=0, coordinators=1, pairs=1)
-    world.blows = [blow("child", 30, 100), blow("child", 31, 106), blow("coordinator", 35, 9)]
+    world.blows = [
+        blow("child", 30, 100, target=seen(0, begin=10)),
+        blow("child", 31, 106, target=seen(2, begin=5, pid=106)),
+        blow("coordinator", 35, 9, target=seen(1, begin=5, pid=105)),
+    ]
     found = world.judged()
     assert found.blows == {"child": 1, "worker": 0, "coordinator": 1, "cut": 0}
     assert found.pairs == 1
@@ -293,7 +309,7 @@ def test_too_few_tasks_prove_nothing(world: World) -> None:
 def test_a_cut_without_a_late_outcome_proves_nothing(world: World) -> None:
     world.once(0, begin=10, end=40)
     world.plan = replace(world.plan, cuts=1)
-    world.blows = [blow("cut", 20, 100, healed=50)]
+    world.blows = [blow("cut", 20, 100, healed=50, target=seen(0, begin=10))]
     assert world.judged().unproven == ["no outcome came late"]
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,8 +18,15 @@ from holdfast import wiring
 from holdfast.cli.app import Exit
 from holdfast.cli.options import json_option, show_json
 from holdfast.lab.cluster import Cluster
-from holdfast.lab.demonstration import KINDS, Kill, Report, compare, run_under_fire
+from holdfast.lab.demonstration import KINDS, Answers, Report, compare, run_under_fire
 from holdfast.lab.workloads.indexing import files_of
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from holdfast.lab.blows import Blow
+
+_SHOWN = 20
 
 
 @click.command()
@@ -26,22 +38,34 @@ from holdfast.lab.workloads.indexing import files_of
 )
 @click.option("--workers", default=3, show_default=True, type=click.IntRange(1), help="Workers.")
 @click.option("--slots", default=2, show_default=True, type=click.IntRange(1), help="Slots each.")
-@click.option("--kills", default=3, show_default=True, help="Kills of each kind at least.")
+@click.option(
+    "--kills", default=3, show_default=True, type=click.IntRange(0), help="Kills of each kind."
+)
 @click.option("--seed", default=1, show_default=True, help="Seed of the kills.")
 @json_option
 def demo(tree: Path | None, workers: int, slots: int, kills: int, seed: int, as_json: bool) -> None:
     """Index a tree of files while children, workers and the coordinator are killed.
 
-    At the end every result is compared with the same work done in one plain process. Exit code 1
-    where anything differs.
+    Each is killed while it runs a task; a kill that comes too late is not counted. At the end every
+    result is compared with the same work done in one plain process. Exit code 1 where anything
+    differs, or where there were not as many kills as asked for.
     """
     tree = (tree or Path(sysconfig.get_path("stdlib"))).resolve()
     files = files_of(tree)
     if not files:
         raise click.UsageError(f"no text files below {tree}")
     click.echo(f"{len(files)} files below {tree}; {workers} workers × {slots} slots", err=True)
-    with tempfile.TemporaryDirectory(prefix="holdfast-demo-") as directory:
-        report = _run(Path(directory), files, workers, slots, kills, seed)
+    try:
+        with (
+            _interrupted_once(),
+            tempfile.TemporaryDirectory(prefix="holdfast-demo-") as directory,
+        ):
+            report, answers = _run(Path(directory), files, workers, slots, kills, seed)
+            click.echo("the same work in one plain process …", err=True)
+            compare(report, files, answers)
+    except KeyboardInterrupt:
+        click.echo("interrupted; everything that was started has ended", err=True)
+        raise click.exceptions.Exit(Exit.INTERRUPTED) from None
     if as_json:
         show_json(_as_data(report))
     else:
@@ -50,38 +74,78 @@ def demo(tree: Path | None, workers: int, slots: int, kills: int, seed: int, as_
         raise click.exceptions.Exit(Exit.FAILED)
 
 
+@contextmanager
+def _interrupted_once() -> Iterator[None]:
+    """Let the first Ctrl-C end the block, and none disturb the tidying up, which has its bounds.
+
+    The end of the terminal and SIGTERM are no different: the processes below are in sessions of
+    their own, and nobody else would end them.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    former = {number: signal.getsignal(number) for number in numbers}
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number, handler in former.items():
+        # Who started us, with `nohup` or in the background, may have wished it ignored.
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+class _Screen:
+    """The `Audience` at a terminal: a bar that moves, and a line for each blow."""
+
+    def __init__(self, progress: Progress, files: int) -> None:
+        self._progress = progress
+        self._bar = progress.add_task("indexing", total=files)
+
+    def indexed(self, count: int) -> None:
+        """Move the bar."""
+        self._progress.update(self._bar, completed=count)
+
+    def once_more(self, tasks: int) -> None:
+        """Say why it goes on with a full bar."""
+        self._progress.update(self._bar, description=f"{tasks} of them again, slowly")
+
+    def fell(self, blow: Blow, hit: bool) -> None:
+        """Show a blow."""
+        where = blow.name
+        if blow.kind == "child":
+            where = f"pid {min(blow.pids)} of {blow.name}"
+        late = "" if hit else ", too late: its task had ended"
+        self._progress.console.print(f"  SIGKILL  {blow.kind:<12} {where}{late}", highlight=False)
+
+
 def _run(
     directory: Path, files: list[str], workers: int, slots: int, kills: int, seed: int
-) -> Report:
+) -> tuple[Report, Answers]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    progress = Progress(*columns, TimeElapsedColumn(), console=console)
+    progress = Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True))
     with Cluster(directory) as cluster:
         cluster.start_coordinator()
         for number in range(workers):
             cluster.start_worker(f"worker-{number}", "--slots", str(slots))
         with wiring.connect(cluster.url) as client, progress:
-            bar = progress.add_task("indexing", total=len(files))
-
-            def tell(kill: Kill) -> None:
-                progress.console.print(f"  SIGKILL  {kill.kind:<12} {kill.name}", highlight=False)
-
-            report, entries, sums = run_under_fire(
+            return run_under_fire(
                 cluster,
                 client,
                 files,
                 witness=directory / "witness",
                 blows_each=kills,
                 seed=seed,
-                done=lambda number: progress.update(bar, completed=number),
-                tell=tell,
+                audience=_Screen(progress, len(files)),
             )
-    click.echo("the same work in one plain process …", err=True)
-    compare(report, files, entries, sums)
-    return report
 
 
 def _show(report: Report) -> None:
@@ -91,30 +155,44 @@ def _show(report: Report) -> None:
         f"{sums['functions']:,} functions, {sums['classes']:,} classes "
         f"in {report.seconds:.1f} s under fire ({report.plain_seconds:.1f} s in a plain process)"
     )
+    if report.indexed_again:
+        click.echo(
+            f"  indexed once more, slowly, until all blows had fallen: {report.indexed_again}"
+        )
+    if report.unreadable:
+        click.echo(f"  files that cannot be read, here as there: {report.unreadable}")
     for kind in KINDS:
-        blows = [kill for kill in report.kills if kill.kind == kind]
-        struck = sum(len(kill.struck) for kill in blows)
-        times = sorted(report.begun_again_ms.get(kind, []))
-        again = ", ".join(f"{ms:.0f}" for ms in times)
-        text = f"  killed {len(blows)} × {kind}"
-        if kind == "coordinator":
-            text += "; what ran went on"
-        else:
-            text += f"; {struck} tasks interrupted"
-            if times:
-                text += f", started again after {again} ms"
-        click.echo(text)
-    unstruck = len(report.begun_twice_unstruck)
-    click.echo(
-        f"  tasks that began twice: {report.begun_twice}, of them not interrupted: {unstruck}"
-    )
-    if report.is_valid:
-        click.echo("  lost: 0. Every result is the one of the plain process.")
-    else:
+        click.echo(_line(report, kind))
+    alive = len(report.begun_twice_alive)
+    click.echo(f"  tasks that began twice: {report.begun_twice}, of them not interrupted: {alive}")
+    if report.lost or report.differing:
         click.echo(f"  LOST: {len(report.lost)}, DIFFERENT: {len(report.differing)}")
-        for path in (*report.lost, *report.differing)[:20]:
-            click.echo(f"    {path}")
+        for text in (*report.lost, *report.differing)[:_SHOWN]:
+            click.echo(f"    {text}")
+    else:
+        click.echo("  lost: 0. Every result is the one of the plain process.")
+    if report.too_few:
+        click.echo(f"  TOO FEW KILLS AT WORK: {', '.join(report.too_few)}")
     sys.stdout.flush()
+
+
+def _line(report: Report, kind: str) -> str:
+    """Return what became of one kind's blows."""
+    text = f"  killed {report.struck[kind]} × {kind}"
+    late = report.fallen[kind] - report.struck[kind]
+    if late:
+        text += f" (and {late} too late)"
+    if kind == "coordinator":
+        text += f"; {_tasks(report.went_on)} at work then went on to the end"
+        alone = len(report.broken_off_alone)
+        return text + (f", {alone} DID NOT" if alone else "")
+    text += f"; {_tasks(report.broken_off[kind])} interrupted"
+    times = ", ".join(f"{ms:.0f}" for ms in sorted(report.begun_again_ms[kind]))
+    return text + (f", started again after {times} ms" if times else "")
+
+
+def _tasks(count: int) -> str:
+    return "1 task" if count == 1 else f"{count} tasks"
 
 
 def _as_data(report: Report) -> dict[str, object]:
@@ -122,11 +200,15 @@ def _as_data(report: Report) -> dict[str, object]:
         "files": report.files,
         "seconds": report.seconds,
         "plain_seconds": report.plain_seconds,
-        "kills": {kind: sum(kill.kind == kind for kill in report.kills) for kind in KINDS},
-        "interrupted": sum(len(kill.struck) for kill in report.kills),
+        "kills": report.struck,
+        "kills_too_late": sum(report.fallen.values()) - sum(report.struck.values()),
+        "interrupted": sum(report.broken_off.values()),
         "started_again_ms": report.begun_again_ms,
+        "went_on_without_coordinator": report.went_on,
         "began_twice": report.begun_twice,
-        "began_twice_not_interrupted": len(report.begun_twice_unstruck),
+        "began_twice_not_interrupted": len(report.begun_twice_alive),
+        "indexed_again": report.indexed_again,
+        "unreadable": report.unreadable,
         "lost": report.lost,
         "differing": report.differing,
         "sums": report.sums,

@@ -17,7 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from holdfast.lab.blows import PAIR_NS_MAX, Blow, Plan
+from holdfast.lab.blows import PAIR_NS_MAX, Blow, Plan, is_at_work, struck
 from holdfast.lab.witness import Run, WitnessReader, boottime_ns
 from holdfast.lab.workloads.marking import answer
 
@@ -89,9 +89,7 @@ class Findings:
 def judge(case: Case, blows: Sequence[Blow], *, database: Path, witness: WitnessReader) -> Findings:
     """Compare what was asked with what the store and the witness have."""
     rows, tokens = _read(database)
-    runs: dict[str, list[Run]] = {}
-    for run in witness.runs():
-        runs.setdefault(run.task, []).append(run)
+    runs = by_task(witness.runs())
     found = Findings(tasks=len(case.numbers), runs=sum(map(len, runs.values())))
     _rows(found, case, rows, runs)
     if len(set(tokens)) != len(tokens):
@@ -152,41 +150,34 @@ def _begins(found: Findings, runs: Mapping[str, list[Run]], blows: Sequence[Blow
         if len(each) == 1:
             continue
         found.begun_twice += 1
-        each = sorted(each, key=lambda run: run.begun_ns)
         fences = [run.fence for run in each]
         if len(set(fences)) != len(fences):
             found.begun_twice_alive.append(f"{task}: fences {fences}")
-        for earlier, later in pairwise(each):
-            if not any(_excuses(blow, earlier, later) for blow in blows):
-                found.begun_twice_alive.append(
-                    f"{task}: attempt {later.fence} begun, {earlier.fence} lived in {earlier.pid}"
-                )
+        for earlier, later in begun_alive(each, blows):
+            found.begun_twice_alive.append(
+                f"{task}: attempt {later.fence} begun, {earlier.fence} lived in {earlier.pid}"
+            )
+
+
+def begun_alive(each: Iterable[Run], blows: Sequence[Blow]) -> list[tuple[Run, Run]]:
+    """Return each two runs of one task of which the second has no blow for its excuse."""
+    ordered = sorted(each, key=lambda run: run.begun_ns)
+    return [
+        (earlier, later)
+        for earlier, later in pairwise(ordered)
+        if not any(_excuses(blow, earlier, later) for blow in blows)
+    ]
 
 
 def _excuses(blow: Blow, earlier: Run, later: Run) -> bool:
     """Whether a blow ended the process of a run, or cut it off, before the next one began."""
     return (
         blow.kind != "coordinator"
-        and _struck(blow, earlier)
+        and struck(blow, earlier)
         and blow.at_ns <= later.begun_ns
         and earlier.begun_ns <= (blow.healed_ns or blow.at_ns + PAIR_NS_MAX)
         # An outcome that was on its way when its process was struck is as good as none.
         and (earlier.ended_ns is None or earlier.ended_ns >= blow.at_ns - UNDELIVERED_NS_MAX)
-    )
-
-
-def _struck(blow: Blow, run: Run) -> bool:
-    return run.pid in blow.pids or int(run.label) in blow.pids
-
-
-def _busy(blow: Blow, runs: Iterable[Run]) -> bool:
-    """Whether the witness shows at work what was struck; for a coordinator, anything at all."""
-    at = blow.at_ns
-    return any(
-        run.begun_ns < at
-        and (run.ended_ns is None or run.ended_ns > at)
-        and (blow.kind == "coordinator" or _struck(blow, run))
-        for run in runs
     )
 
 
@@ -197,8 +188,7 @@ def _proof(
     every = [run for each in runs.values() for run in each]
     plain = [run for run in every if run.task not in case.long_lived]
     for kind in ("child", "worker", "coordinator", "cut"):
-        struck = sum(_busy(blow, plain) for blow in blows if blow.kind == kind)
-        found.blows[kind] = struck
+        found.blows[kind] = sum(is_at_work(blow, plain) for blow in blows if blow.kind == kind)
     found.pairs = sum(_is_pair(blow, blows) for blow in blows if blow.kind == "coordinator")
     plan = case.plan
     wanted = {
@@ -254,9 +244,34 @@ def _times(
         if blow.kind == "coordinator":
             begun = next((at for at, claim in claimed if at > claim > blow.at_ns), None)
             times += [] if begun is None else [(begun - blow.at_ns) / 1e6]
-            continue
-        for each in runs.values():
-            for run in each:
-                if _struck(blow, run) and run.begun_ns < blow.at_ns and run.ended_ns is None:
-                    later = [other.begun_ns for other in each if other.fence > run.fence]
-                    times += [(min(later) - blow.at_ns) / 1e6] if later else []
+    for run, blow in broken_off(runs, blows):
+        milliseconds = begun_again_ms(run, blow, runs[run.task])
+        found.begun_again_ms[blow.kind] += [] if milliseconds is None else [milliseconds]
+
+
+def broken_off(runs: Mapping[str, Sequence[Run]], blows: Sequence[Blow]) -> list[tuple[Run, Blow]]:
+    """Return each run that has no end, with the first blow upon its process while it was at work.
+
+    A later blow finds the same nursery, but not the same child.
+    """
+    ordered = sorted(blows, key=lambda blow: blow.at_ns)
+    found: list[tuple[Run, Blow]] = []
+    for run in (run for each in runs.values() for run in each if run.ended_ns is None):
+        fallen = (b for b in ordered if struck(b, run) and run.begun_ns < b.at_ns)
+        if (first := next(fallen, None)) is not None:
+            found.append((run, first))
+    return found
+
+
+def begun_again_ms(run: Run, blow: Blow, each: Sequence[Run]) -> float | None:
+    """Return the milliseconds from a blow to the next begin of the task whose run it broke off."""
+    later = [other.begun_ns for other in each if other.fence > run.fence]
+    return (min(later) - blow.at_ns) / 1e6 if later else None
+
+
+def by_task(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """Return the runs of each task, in the order of their begins."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        found.setdefault(run.task, []).append(run)
+    return found

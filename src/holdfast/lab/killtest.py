@@ -121,7 +121,7 @@ def run(form: Form, *, seed: int, directory: Path, tell: Tell) -> Findings:
             form.plan,
             seed=seed,
             spared=frozenset({_KEEPER, _CUT}),
-            tell=lambda blow: tell(_line(blow)),
+            tell=lambda blow, hit: tell(_line(blow, hit=hit)),
             proxy=proxy,
             cut_name=_CUT,
         )
@@ -132,12 +132,8 @@ def run(form: Form, *, seed: int, directory: Path, tell: Tell) -> Findings:
             lambda seen: len(seen.busy()) >= form.long_tasks,
             timeout_seconds=_READY_SECONDS,
         )
-        stack.callback(striker.end)
-        striker.start()
-        work.submit_while(lambda: striker.strikes)
-        striker.end()
-        if striker.error is not None:
-            raise striker.error
+        with striker:
+            work.submit_while(lambda: striker.strikes)
         tell("the blows are over; waiting for what is left")
         case = work.settle()
     return judge(
@@ -239,9 +235,9 @@ class _Work:
         )
 
 
-def _line(blow: Blow) -> str:
+def _line(blow: Blow, *, hit: bool) -> str:
     word = "cut off" if blow.kind == "cut" else "SIGKILL"
-    return f"  {word}  {blow.kind:<12} {blow.name}"
+    return f"  {word}  {blow.kind:<12} {blow.name}{'' if hit else ', too late'}"
 
 
 def report(found: Findings) -> str:
