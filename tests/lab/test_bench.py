@@ -89,12 +89,18 @@ def test_the_table_shows_a_figure_its_goal_and_the_verdict() -> None:
 
 
 def test_the_data_is_flat_and_tells_the_worst_of_several() -> None:
-    samples = {"latency_ms_p50": [1.23456, 2.34567, 4.0], "backlog_fill_seconds": [31.41592]}
+    samples = {
+        "latency_ms_p50": [1.23456, 2.34567, 4.0],
+        "backlog_fill_seconds": [31.41592],
+        "pool_tasks_per_second": [9_000.0, 7_000.0, 8_000.0],
+    }
     assert report.as_data(samples, {"machine_cores": 2}) == {
         "machine_cores": 2,
         "latency_ms_p50": 2.346,
         "latency_ms_p50_worst": 4,
         "backlog_fill_seconds": 31.42,
+        "pool_tasks_per_second": 8_000,
+        "pool_tasks_per_second_worst": 7_000,
     }
 
 

@@ -59,9 +59,14 @@ def quantile(samples: Sequence[float], part: float) -> float:
     return ordered[max(0, rank - 1)]
 
 
-def read(samples: Sequence[float], goal: Goal | None = None) -> Reading:
-    """Return what stands for the samples; without a goal, less counts as better."""
-    rising = goal is not None and goal.rising
+def rises(key: str) -> bool:
+    """Whether more is better of a figure without a goal: of rates it is, of all others less."""
+    return key.endswith("_per_second")
+
+
+def read(samples: Sequence[float], goal: Goal | None = None, *, rising: bool = False) -> Reading:
+    """Return what stands for the samples; `rising`: more is better, where no goal says so."""
+    rising = rising if goal is None else goal.rising
     worst = min(samples) if rising else max(samples)
     over = Over.MEDIAN if goal is None else goal.over
     if over is Over.WORST:

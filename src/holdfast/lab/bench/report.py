@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from holdfast.lab.bench.budget import BUDGET_US
-from holdfast.lab.bench.goals import GOALS, Goal, Reading, Samples, Verdict, judge, read
+from holdfast.lab.bench.goals import GOALS, Goal, Reading, Samples, Verdict, judge, read, rises
 
 _DIGITS = 4
 _THOUSAND = 1_000
@@ -46,7 +46,7 @@ def as_data(
     goals = {goal.key: goal for goal in GOALS}
     data = dict(machine)
     for key, values in samples.items():
-        reading = read(values, goals.get(key))
+        reading = read(values, goals.get(key), rising=rises(key))
         data[key] = rounded(reading.value)
         if len(values) > 1:
             data[f"{key}_worst"] = rounded(reading.worst)

@@ -54,6 +54,10 @@ class Store:
         """Return the number of the newest turn: each commit is one."""
         return self._one("SELECT turn FROM meta")
 
+    def rows(self) -> int:
+        """Return how many tasks there are, however far they are."""
+        return self._one("SELECT count(*) FROM tasks")
+
     def settled(self) -> int:
         """Return how many tasks have succeeded."""
         return self._one("SELECT count(*) FROM tasks WHERE state = ?", State.SUCCEEDED.value)

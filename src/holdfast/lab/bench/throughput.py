@@ -7,7 +7,7 @@ whether every call was a task of its own.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
@@ -54,14 +54,16 @@ def _round(
     meter: Meter,
     note: Callable[[str, float], None],
 ) -> None:
-    of_pool = _rate(lambda: pool.map(noop, range(count), chunksize=1), count)
+    nothing = [None] * count
+    of_pool = _rate(lambda: pool.map(noop, range(count), chunksize=1), nothing)
     commits = embedded.store.commits()
     meter.start()
-    of_noop = _rate(lambda: mapped(embedded.client, noop, range(count)), count)
+    of_noop = _rate(lambda: mapped(embedded.client, noop, range(count)), nothing)
     meter.stop()
     commits = embedded.store.commits() - commits
-    of_text = _rate(lambda: mapped(embedded.client, echo, [_TEXT] * count), count)
-    of_closure = _rate(lambda: mapped(embedded.client, _adding(1), range(count)), count)
+    texts, sums = [_TEXT] * count, list(range(1, count + 1))
+    of_text = _rate(lambda: mapped(embedded.client, echo, texts), texts)
+    of_closure = _rate(lambda: mapped(embedded.client, _adding(1), range(count)), sums)
     note("throughput_tasks_per_second", of_noop)
     note("throughput_process_pool_tasks_per_second", of_pool)
     note("throughput_ratio_to_process_pool", of_noop / of_pool)
@@ -82,19 +84,20 @@ def _adding(amount: int) -> Callable[[int], int]:
     return add
 
 
-def _rate(begin: Callable[[], Iterable[Any]], count: int) -> float:
+def _rate(begin: Callable[[], Iterable[Any]], expected: Sequence[Any]) -> float:
     begun = time.perf_counter()
-    arrived = sum(1 for _ in begin())
+    results = list(begin())
     seconds = time.perf_counter() - begun
-    assert arrived == count, f"{arrived} results of {count} tasks"
-    return count / seconds
+    assert results == expected, f"{len(results)} results are not those of {len(expected)} tasks"
+    return len(expected) / seconds
 
 
 def _wrong(embedded: Embedded, before: int, tasks: int) -> int:
     """Return by how many the rows, distinct tokens and results of the store differ from n."""
-    rows = embedded.store.settled()
+    settled, rows = embedded.store.settled(), embedded.store.rows()
     tokens, results = embedded.store.tokens_and_results()
-    return abs(rows - before - tasks) + abs(tokens - rows) + abs(results - rows)
+    missing = abs(settled - before - tasks) + abs(tokens - settled) + abs(results - settled)
+    return missing + rows - settled
 
 
 def submission(bench: Bench) -> Samples:
