@@ -30,8 +30,8 @@ HORIZON_US = 20_000
 LONG_US = 10_000
 """A function that runs longer than this is long: it is never assigned ahead of a free slot."""
 URGENT_SECONDS = 1.0
-BEHIND_URGENT_MAX = 128
-"""What a worker may hold of tasks that are less urgent than what came of late: about 10 ms of the
+BEHIND_URGENT_MAX = 64
+"""What a worker may hold of tasks that are less urgent than what came of late: about 5 ms of the
 shortest."""
 OVERHEAD_US = 30
 """What a task costs beside its function."""
