@@ -349,6 +349,43 @@ def test_short_work_is_assigned_ahead_and_long_work_is_not() -> None:
     perform(play)
 
 
+def test_a_third_worker_gets_what_two_others_cannot_run() -> None:
+    async def play(stage: Stage) -> None:
+        client, busy = await stage.client(), await stage.worker("busy")
+        await client.keep(stage.spec())
+        long = await busy.assigned()
+        bad = [await stage.worker("a"), await stage.worker("b")]
+        await client.keep(spec := stage.spec())
+        tried: list[int] = []
+        for _ in bad:
+            for number, worker in enumerate(bad):
+                for message in await worker.hears():
+                    if isinstance(message, Assign):
+                        tried.append(number)
+                        await worker.end(message, OutcomeKind.ENVIRONMENT)
+            await stage.quiet()
+        assert sorted(tried) == [0, 1]
+        row = await stage.row(spec.id)
+        assert (row.life.state, row.life.used.environment) == (State.QUEUED, 2)
+        await busy.end(long)
+        assert (await busy.assigned()).task == spec.id
+
+    perform(play)
+
+
+def test_who_alone_could_not_run_it_is_asked_again_after_a_while() -> None:
+    async def play(stage: Stage) -> None:
+        client, worker = await stage.client(), await stage.worker()
+        await client.keep(spec := stage.spec())
+        await worker.end(await worker.assigned(), OutcomeKind.ENVIRONMENT)
+        await stage.quiet()
+        assert not any(isinstance(message, Assign) for message in await worker.hears())
+        await stage.ticks(2)
+        assert (await worker.assigned()).task == spec.id
+
+    perform(play)
+
+
 def test_what_is_urgent_finds_few_others_before_it() -> None:
     async def play(stage: Stage) -> None:
         client, worker = await stage.client(), await stage.worker(slots=1)

@@ -101,6 +101,9 @@ class Principle:
         elif event.kind in ("silence", "death", "unnamed", "death_spooled"):
             # Time alone never ends a lease: only a wish that was there before it ends the task.
             assert after.state < TERMINAL_MIN or before.state >= TERMINAL_MIN or _cancelled(before)
+            if event.kind == "death_spooled" and writes and before.lease is Lease.HELD:
+                # There is an outcome, be it that nobody said that it started.
+                self._may_have_run(event.token, before)
         if after.state >= TERMINAL_MIN and newest:
             self.spent.add(newest)
         if after.state < TERMINAL_MIN:
@@ -302,6 +305,21 @@ def test_an_environment_failure_keeps_off_its_worker_and_a_retry_waits() -> None
     assert (life.avoid, life.avoid_until_ms, life.due_ms) == ("w", 9_000, 0)
     life = play(life, claim(NEXT), Event("outcome", NEXT, "raised"))
     assert (life.due_ms, life.failure.message if life.failure else "") == (AGAIN_MS, "raised")
+
+
+def test_every_worker_that_could_not_run_a_task_is_avoided_for_a_while() -> None:
+    life = Life()
+    for number in range(3):
+        given = bytes([number + 1]) * 16
+        life = lease.claim(
+            life, token=Token(given), worker=f"w{number % 2}", incarnation=1, epoch=1, now_ms=5
+        ).life
+        life = lease.ended(
+            life, given, OutcomeKind.ENVIRONMENT, now_ms=10, avoid_until_ms=100 + number
+        ).life
+    # The last one last, once each, all until the latest time.
+    assert lease.avoided(life, 101) == ["w1", "w0"]
+    assert lease.avoided(life, 102) == []
 
 
 def test_a_result_is_kept_and_the_failure_before_it_is_not() -> None:

@@ -282,6 +282,16 @@ def test_what_is_spooled_is_not_spooled_again(outbox: Outbox) -> None:
     assert outbox.unspooled() == [ended(2)]
 
 
+def test_what_waits_for_another_store_does_not_keep_this_one_waiting(outbox: Outbox) -> None:
+    number = 0
+    while outbox.bytes <= OUTBOX_BYTES_MAX:
+        number += 1
+        outbox.ended(ended(number, result_bytes=120_000), OTHER)
+    outbox.welcomed(STORE)
+    assert len(outbox) == 0
+    assert not outbox.full
+
+
 def test_a_full_outbox_says_so(outbox: Outbox) -> None:
     outbox.ended(ended(0), STORE)
     assert not outbox.full

@@ -69,9 +69,10 @@ class Questions:
         row = self._coordinator.state.workers.get(report.identity)
         if row is None:
             return False
-        if row.incarnation != report.incarnation:
-            # It is late for whom the newer life replaced; the turn counts it.
-            return True
+        if report.incarnation != row.incarnation:
+            # It is late for whom the newer life replaced; the turn counts it. Of a life that nobody
+            # has seen yet there can be no word.
+            return report.incarnation < row.incarnation
         facts = msgspec.msgpack.decode(row.facts, type=Facts)
         known = (word for word in (facts.last_word, facts.former_word) if word)
         return any(hmac.compare_digest(word.encode(), last_word.encode()) for word in known)

@@ -115,8 +115,7 @@ def _place_one(
 
 
 def _avoids(turn: Turn, task: Task, session: WorkerSession) -> bool:
-    life = task.life
-    return life.avoid == session.identity and life.avoid_until_ms > turn.now_ms
+    return session.identity in lease.avoided(task.life, turn.now_ms)
 
 
 def _claim(turn: Turn, session: WorkerSession, task: Task, cost_us: int) -> bool:

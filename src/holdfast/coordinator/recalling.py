@@ -111,7 +111,7 @@ class _Want:
         idle = self.idle
         return (
             idle is not None
-            and idle.identity != task.life.avoid
+            and idle.identity not in task.life.avoid.split()
             and idle.serves(needs_of(task.spec))
         )
 

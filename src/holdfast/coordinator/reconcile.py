@@ -263,6 +263,7 @@ _STORIES = {
     Judgement.SILENCE: "worker silent",
     Judgement.DEATH: "worker died",
     Judgement.DEATH_STARTED: "worker died",
+    Judgement.DEATH_SPOOLED: "its outcome waits in the spool",
     Judgement.UNNAMED: "worker came back without it",
 }
 

@@ -26,6 +26,7 @@ from holdfast.core.lifecycle import (
 from holdfast.errors import IllegalTransitionError
 from holdfast.model.ids import Token
 from holdfast.model.limits import (
+    AVOIDED_MAX,
     CRASHES_MAX,
     ENVIRONMENT_MAX,
     FREE_RETURNS_MAX,
@@ -153,12 +154,22 @@ def ended(
             owed=Owed.NOTHING,
             ended_ms=now_ms,
             due_ms=again_ms or 0 if charge is Charge.RETRY else 0,
-            avoid=life.worker if avoid_until_ms else life.avoid,
+            avoid=_avoiding(life, now_ms) if avoid_until_ms else life.avoid,
             avoid_until_ms=avoid_until_ms or life.avoid_until_ms,
             failure=failure if failure is not None else life.failure,
         ),
         answer,
     )
+
+
+def avoided(life: Life, now_ms: int) -> list[str]:
+    """Return the workers that lately could not run a task, the last one last."""
+    return life.avoid.split() if life.avoid_until_ms > now_ms else []
+
+
+def _avoiding(life: Life, now_ms: int) -> str:
+    names = [name for name in avoided(life, now_ms) if name != life.worker]
+    return " ".join([*names, life.worker][-AVOIDED_MAX:])
 
 
 def saved(life: Life, token: bytes, number: int, digest: bytes) -> Step:
@@ -232,7 +243,8 @@ _ASKED = {
 
 
 def _write(life: Life, token: bytes, move: Move, phase: Phase, now_ms: int) -> Life:
-    if move is Move.START:
+    # Whose outcome waits has run, whether or not its start was said.
+    if move is Move.START or (move is Move.WAIT and life.phase is Phase.ASSIGNED):
         return replace(life, version=life.version + 1, phase=Phase.STARTED, started_ms=now_ms)
     if move is Move.REVIVE:
         return replace(

@@ -105,8 +105,16 @@ class Outbox:
 
     @property
     def full(self) -> bool:
-        """Whether so much is unanswered that no new work should be handed out."""
-        return self.bytes > OUTBOX_BYTES_MAX
+        """Whether so much is unanswered that no new work should be handed out.
+
+        What waits for another store was bounded when that one gave the work, and fills no hello.
+        """
+        if self.bytes <= OUTBOX_BYTES_MAX:
+            return False
+        foreign = sum(
+            entry.size_bytes for entry in self._entries.values() if entry.stand is Stand.FOREIGN
+        )
+        return self.bytes - foreign > OUTBOX_BYTES_MAX
 
     # What is said.
 

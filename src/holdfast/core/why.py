@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from holdfast.core import lease
 from holdfast.core.dispatch import Offer
 from holdfast.model.task import Lease, State, Task, Wanted, needs_of
 
@@ -49,7 +50,8 @@ def _queued(task: Task, offers: Sequence[Offer], *, now_ms: int, names: dict[str
     serving = [offer for offer in offers if offer.serves(needs_of(spec))]
     if not serving:
         return f"queued: {_unserved(task, offers)}"
-    able = [o for o in serving if life.avoid != o.identity or life.avoid_until_ms <= now_ms]
+    avoided = lease.avoided(life, now_ms)
+    able = [offer for offer in serving if offer.identity not in avoided]
     if not able or life.used.environment:
         return f"queued: {_unable(task, serving, names)}"
     if all(not offer.open for offer in able):
@@ -76,10 +78,11 @@ def _unserved(task: Task, offers: Sequence[Offer]) -> str:
 def _unable(task: Task, serving: Sequence[Offer], names: dict[str, str]) -> str:
     failure = task.life.failure
     told = failure.message if failure is not None else "its environment lacks something"
-    worker = names.get(task.life.avoid, task.life.avoid)
-    others = "" if len(serving) > 1 else ", and there is no other"
+    unable = [names.get(each, each) for each in task.life.avoid.split()]
+    workers = f"worker{'s' if len(unable) > 1 else ''} {', '.join(unable)}"
+    others = "" if len(serving) > len(unable) else ", and there is no other"
     count = task.life.used.environment
-    return f"worker {worker} cannot run it: {told} (tried {count} times{others})"
+    return f"{workers} cannot run it: {told} (tried {count} times{others})"
 
 
 def _failure(task: Task) -> str:

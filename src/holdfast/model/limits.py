@@ -60,4 +60,6 @@ OUTAGES_IN_A_ROW_MAX = 2
 CANCEL_GRACE_SECONDS = 5.0
 AVOID_SECONDS_BASE = 1.0
 AVOID_SECONDS_MAX = 60.0
+AVOIDED_MAX = 8
+"""Workers that one task avoids at a time; with a budget of five faults there are never more."""
 EMBEDDED_LINGER_SECONDS = 5.0

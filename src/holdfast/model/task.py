@@ -104,7 +104,9 @@ class Life(msgspec.Struct, frozen=True, gc=False):
     `freed` are the superseded tokens whose lapse was charged as free: a late `started` of one of
     them turns that charge into a loss. `mark` is the progress mark (grows with each accepted
     checkpoint or step, task-wide), `crash_mark` its value at the last crash. `saved` is the
-    number and the digest of the newest save under the newest token.
+    number and the digest of the newest save under the newest token. `avoid` are the identities of
+    the workers that lately could not run it, with spaces between them; all of them are avoided
+    until `avoid_until_ms`.
     """
 
     version: int = 1
