@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -62,6 +64,27 @@ def test_a_coordinator_says_where_it_listens_and_how_a_worker_joins(
     assert "unix:/s/x.sock and http://127.0.0.1:7700; state in /s." in told.err
     assert "only this machine" in told.err
     assert "holdfast worker --url http://127.0.0.1:7700 --home DIRECTORY" in told.err
+
+
+@pytest.mark.parametrize("command", ["up", "coordinator"])
+def test_a_program_reads_where_it_listens(
+    command: str, cli: CommandLine, ran: Ran, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli(command, "--state-dir", "/s", "--json")
+    assert ran.announce is not None
+    ran.announce(["unix:/s/x.sock", "http://127.0.0.1:7700"])
+    told = capsys.readouterr()
+    assert told.err == ""
+    assert json.loads(told.out) == {
+        "urls": ["unix:/s/x.sock", "http://127.0.0.1:7700"],
+        "state_dir": "/s",
+        "pid": os.getpid(),
+    }
+
+
+def test_a_program_reads_of_a_worker(cli: CommandLine, ran: Ran) -> None:
+    said = cli("worker", "--url", "unix:/a", "--home", "/h", "--json")
+    assert json.loads(said.out) == {"urls": ["unix:/a"], "home": "/h", "pid": os.getpid()}
 
 
 @pytest.mark.parametrize("command", ["up", "coordinator"])

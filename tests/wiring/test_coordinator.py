@@ -56,6 +56,32 @@ def test_up_serves_and_leaves_nothing_behind(tmp_path: Path, number: signal.Sign
     assert is_zombie_or_gone(worker["pid"])
 
 
+def test_it_runs_without_what_only_others_need(tmp_path: Path) -> None:
+    """A web framework, and what draws on terminals, cost time and memory at every start."""
+    source = """
+import os, signal, sys
+from pathlib import Path
+from holdfast.config import CoordinatorSettings
+from holdfast.wiring import coordinate, run
+
+def announce(urls):
+    print(*sorted({name.partition(".")[0] for name in sys.modules}))
+    os.kill(os.getpid(), signal.SIGTERM)
+
+run(coordinate(CoordinatorSettings(state_dir=Path(sys.argv[1]), embedded=True), announce))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", source, str(tmp_path / "state")],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=_SECONDS,
+    )
+    loaded = set(done.stdout.split())
+    assert {"holdfast", "uvicorn", "msgspec", "sqlite3"} <= loaded
+    assert not loaded & {"fastapi", "pydantic", "starlette", "rich", "cloudpickle"}
+
+
 def test_a_stale_socket_is_replaced_and_a_living_coordinator_is_not(tmp_path: Path) -> None:
     state = tmp_path / "state"
     state.mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +10,13 @@ from pathlib import Path
 import click
 
 from holdfast import config, wiring
-from holdfast.cli.options import state_option
+from holdfast.cli.options import show_json, state_option
 from holdfast.client.embedded import module_path
 from holdfast.model.limits import LEASE_SECONDS
+
+ready_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON line to stdout once it is there."
+)
 
 
 @click.command()
@@ -32,8 +37,14 @@ from holdfast.model.limits import LEASE_SECONDS
     show_default=True,
     help="Seconds of silence after which a worker's tasks go back.",
 )
+@ready_option
 def coordinator(
-    state_dir: Path | None, host: str, port: int, durability: str, lease_seconds: float
+    state_dir: Path | None,
+    host: str,
+    port: int,
+    durability: str,
+    lease_seconds: float,
+    as_json: bool,
 ) -> None:
     """Run a coordinator: the store, and the door to it.
 
@@ -46,7 +57,7 @@ def coordinator(
         durability=durability,
         lease_seconds=lease_seconds,
     )
-    _coordinate(settings)
+    _coordinate(settings, as_json=as_json)
 
 
 @click.command()
@@ -55,7 +66,10 @@ def coordinator(
 @click.option("--port", default=config.PORT, show_default=True, help="Port; 0: a free one.")
 @click.option("--workers", default=1, show_default=True, help="Workers to run beside it.")
 @click.option("--slots", default=0, help="Tasks at once for each worker [processors].")
-def up(state_dir: Path | None, host: str, port: int, workers: int, slots: int) -> None:
+@ready_option
+def up(
+    state_dir: Path | None, host: str, port: int, workers: int, slots: int, as_json: bool
+) -> None:
     """Run a coordinator and a worker here, until Ctrl-C."""
     settings = config.CoordinatorSettings(
         state_dir=config.place(None, state_dir).state_dir,
@@ -65,12 +79,15 @@ def up(state_dir: Path | None, host: str, port: int, workers: int, slots: int) -
         slots=slots,
         path=tuple(module_path()),
     )
-    _coordinate(settings)
+    _coordinate(settings, as_json=as_json)
 
 
-def _coordinate(settings: config.CoordinatorSettings) -> None:
+def _coordinate(settings: config.CoordinatorSettings, *, as_json: bool) -> None:
     def announce(urls: Sequence[str]) -> None:
         state = settings.state_dir.resolve()
+        if as_json:
+            show_json({"urls": [*urls], "state_dir": str(state), "pid": os.getpid()})
+            return
         click.echo(
             f"Holdfast listens at {' and '.join(urls)}; state in {state}.\n"
             "There is no secret, so that only this machine reaches it. A worker joins with:\n"
@@ -93,6 +110,7 @@ def _coordinate(settings: config.CoordinatorSettings) -> None:
     "--home", type=click.Path(path_type=Path), help="Its state directory [./.holdfast/worker]."
 )
 @click.option("--path", "paths", multiple=True, hidden=True)
+@ready_option
 def worker(
     urls: tuple[str, ...],
     name: str,
@@ -102,6 +120,7 @@ def worker(
     tags: str,
     home: Path | None,
     paths: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Run a worker: it takes tasks until SIGTERM, then finishes what runs and leaves."""
     settings = config.WorkerSettings(
@@ -114,6 +133,9 @@ def worker(
         tags=_words(tags),
         path=paths,
     )
+    if as_json:
+        home_text = str(settings.state_dir.resolve())
+        show_json({"urls": [*urls], "home": home_text, "pid": os.getpid()})
     wiring.log_to_stderr()
     wiring.run(wiring.work(settings))
 

@@ -1,7 +1,7 @@
 """What must hold of every row and of every change, whatever happened.
 
-The tests, the simulator and the fault lab call these; each function returns the sentences that are
-violated, an empty list where all hold. Nothing here is used to decide.
+Tests call these; the simulator's judge re-states the rules by itself. Each function returns the
+sentences that are violated, an empty list where all hold. Nothing here is used to decide.
 """
 
 from __future__ import annotations
