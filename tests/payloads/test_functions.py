@@ -9,7 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from holdfast.errors import InvalidInputError, NotSerializableError
-from holdfast.payloads import decode_function, encode_function, python_version
+from holdfast.interpreter import python_version
+from holdfast.payloads import decode_function, encode_function
 from holdfast.payloads.functions import WRAPPED
 
 

@@ -14,9 +14,10 @@ import msgspec
 from holdfast.client.options import DEFAULTS, OPTION_NAMES, Options, options_with, split_options
 from holdfast.client.task import TaskFunction
 from holdfast.errors import InvalidInputError, NotSerializableError
+from holdfast.interpreter import python_version
 from holdfast.model.limits import FRAME_BYTES_MAX
 from holdfast.model.outcome import Encoding
-from holdfast.payloads import Encoded, encode_function, python_version
+from holdfast.payloads import Encoded, encode_function
 from holdfast.payloads.functions import unwrap
 
 CODE_BYTES_MAX = FRAME_BYTES_MAX * 3 // 4

@@ -35,9 +35,10 @@ from holdfast.errors import (
     NoCoordinatorError,
     RefusedError,
 )
+from holdfast.interpreter import python_version
 from holdfast.model.ids import Entropy, IdMint, TaskId, id_text, parse_id
 from holdfast.observe import logger
-from holdfast.payloads import encode_call, python_version
+from holdfast.payloads import encode_call
 from holdfast.ports import Clock, Dialer
 
 P = ParamSpec("P")

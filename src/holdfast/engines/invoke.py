@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 from holdfast.engines.current import TaskCancelled
 from holdfast.engines.packets import Charge, Work, pack_report
 from holdfast.errors import BlobTooLargeError, InvalidInputError, NotSerializableError
+from holdfast.interpreter import python_version
 from holdfast.model.messages import Ended
 from holdfast.model.outcome import Encoding, Failure, OutcomeKind, Payload
 from holdfast.payloads import (
@@ -24,7 +25,6 @@ from holdfast.payloads import (
     decode_function,
     encode_result,
     failure_of,
-    python_version,
 )
 from holdfast.payloads.functions import unwrap
 

@@ -9,7 +9,7 @@ in the folder it was given.
 from __future__ import annotations
 
 from holdfast.payloads.failures import RemoteTraceback, exception_of, failure_of
-from holdfast.payloads.functions import decode_function, encode_function, python_version
+from holdfast.payloads.functions import decode_function, encode_function
 from holdfast.payloads.plain import is_plain
 from holdfast.payloads.values import (
     Encoded,
@@ -31,5 +31,4 @@ __all__ = [
     "exception_of",
     "failure_of",
     "is_plain",
-    "python_version",
 ]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from holdfast.errors import InvalidInputError, NotSerializableError
+from holdfast.interpreter import python_version
 from holdfast.model.limits import NAME_BYTES_MAX
 from holdfast.payloads import pickling
 
@@ -20,11 +21,6 @@ class EncodedFunction(NamedTuple):
     name: str
     code: bytes
     python: str
-
-
-def python_version() -> str:
-    """Return the version that pickled code is bound to, as `3.11`."""
-    return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def unwrap(function: Any) -> Any:

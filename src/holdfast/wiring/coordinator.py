@@ -119,8 +119,8 @@ def _assemble(
     from holdfast.coordinator.host import Host
     from holdfast.coordinator.service import Coordinator
     from holdfast.entropy import BulkEntropy
+    from holdfast.interpreter import python_version
     from holdfast.observe import Counters
-    from holdfast.payloads import python_version
     from holdfast.stores.reader import SQLiteReader
     from holdfast.stores.room import DiskRoom
     from holdfast.stores.sqlite import SQLiteStore
@@ -231,7 +231,7 @@ async def _first_of(tasks: TaskSet, wanted: asyncio.Event, other: asyncio.Event)
 
 def _announce(settings: CoordinatorSettings, urls: list[str]) -> None:
     from holdfast import __version__
-    from holdfast.payloads import python_version
+    from holdfast.interpreter import python_version
     from holdfast.transports import endpoint
 
     told = endpoint.Endpoint(urls[0], os.getpid(), __version__, python_version())
