@@ -84,3 +84,9 @@ def test_a_task_fails_by_a_budget_only_when_that_is_used_up() -> None:
     assert over(failed, recharged=False)
     spent = replace(failed, used=used(crashes=CRASHES_MAX + 1))
     assert not over(spent, recharged=False)
+
+
+def test_a_pause_that_was_taken_back_in_the_same_turn_waives_a_charge_too() -> None:
+    ended = replace(HELD, state=State.QUEUED, lease=Lease.SPENT)
+    assert fault(HELD, replace(ended, wish=HELD.wish + 1), ["stopped"], [])
+    assert not fault(HELD, replace(ended, wish=HELD.wish + 2), ["stopped"], [])

@@ -76,6 +76,8 @@ def _bill_free(bill: dict[str, int], used: Charges) -> None:
 def _is_waived(outcomes: list[str], before: Life, after: Life) -> bool:
     """Handing back, or being stopped, is what a pause asks for: it costs nothing."""
     asked = Wanted.PAUSE in (before.wanted, after.wanted)
+    # Of two wishes of one turn, the row shows only the last.
+    asked = asked or after.wish - before.wish > 1
     return asked and any(kind in ("returned", "stopped") for kind in outcomes)
 
 
