@@ -470,13 +470,16 @@ def test_delayed_tasks_survive_a_restart_and_can_be_cancelled() -> None:
     perform(play)
 
 
-def test_waiting_work_is_recalled_for_an_idle_worker() -> None:
+@pytest.mark.parametrize("jump_ms", [0, -3_600_000, 3_600_000])
+def test_waiting_work_is_recalled_for_an_idle_worker(jump_ms: int) -> None:
     async def play(stage: Stage) -> None:
         client, a = await stage.client(), await stage.worker("a", slots=1)
         await client.keep(*(stage.spec() for _ in range(5)))
         await a.end(await a.assigned(), run_us=10)
         orders = [await a.assigned() for _ in range(4)]
         await a.start(orders[0])
+        # Ages are told by the monotonic clock alone.
+        stage.clock.ms += jump_ms
         b = await stage.worker("b", slots=2)
         early = await a.hears()
         assert not any(isinstance(message, Recall) for message in early), "they are too young"

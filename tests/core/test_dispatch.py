@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import math
 from collections.abc import Iterable
 
 import pytest
@@ -207,6 +208,16 @@ def test_what_is_dropped_is_counted_no_more_and_only_once() -> None:
     for token in (b"a", b"b", b"c", b"a", b"none"):
         mixed.drop(token)
     assert (mixed.longs, mixed.backlog_us, mixed.concurrent, mixed.leases) == (0, 0, 0, {})
+
+
+def test_an_age_is_known_of_what_was_claimed_here_and_else_is_old() -> None:
+    here = offer(slots=2)
+    here.hold(b"claimed", SHORT_US, concurrent=False, now=50.0)
+    here.hold(b"kept", SHORT_US, concurrent=False)
+    assert here.age_seconds(b"claimed", 50.25) == 0.25
+    assert here.age_seconds(b"kept", 50.25) == math.inf
+    here.drop(b"claimed")
+    assert here.age_seconds(b"claimed", 50.25) == math.inf
 
 
 def test_the_least_loaded_worker_has_the_least_work_for_each_slot() -> None:

@@ -148,7 +148,7 @@ def _claim(turn: Turn, session: WorkerSession, task: Task, cost_us: int) -> bool
     if step.life.state is not State.RUNNING:
         turn.tell("lost", after)
         return False
-    session.offer.hold(token, cost_us, concurrent=task.spec.concurrent)
+    session.offer.hold(token, cost_us, concurrent=task.spec.concurrent, now=turn.now)
     session.offer.given += 1
     turn.state.urgency.learn(task.spec.priority, turn.now)
     turn.claimed.append((task.spec.id, session, token))

@@ -68,7 +68,7 @@ def _ask(
         if want is None:
             continue
         if token not in asked:
-            if turn.now_ms - task.life.claimed_ms < AGE_SECONDS * 1000:
+            if offer.age_seconds(token, turn.now) < AGE_SECONDS:
                 young = True
                 continue
             if len(asked) >= _RECALLS_MAX:

@@ -20,6 +20,7 @@ from hellos.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Collection, Iterable
 
 from holdfast.model.limits import OUTSTANDING_MAX, WINDOW_TASKS_MAX, WINDOWS_BYTES_MAX
@@ -95,6 +96,7 @@ class Offer:
     """One present worker: what it offers, and what it holds now."""
 
     __slots__ = (
+        "_claimed",
         "asked",
         "backlog_us",
         "concurrent",
@@ -132,6 +134,7 @@ class Offer:
         self.given = 0
         self.leases: dict[bytes, int] = {}
         """Token → microseconds it weighs; 0 for a long one, -1 for a concurrent one."""
+        self._claimed: dict[bytes, float] = {}
         self.longs = 0
         self.concurrent = 0
         self.backlog_us = 0
@@ -145,8 +148,15 @@ class Offer:
             return False
         return all(tag in self.tags for tag in tags)
 
-    def hold(self, token: bytes, cost_us: int, *, concurrent: bool) -> None:
-        """Count a lease of this worker. `cost_us` 0: it takes a whole slot."""
+    def hold(
+        self, token: bytes, cost_us: int, *, concurrent: bool, now: float | None = None
+    ) -> None:
+        """Count a lease of this worker. `cost_us` 0: it takes a whole slot.
+
+        `now`, in monotonic seconds, is given where it is claimed, and not where it is kept.
+        """
+        if now is not None:
+            self._claimed[token] = now
         if concurrent:
             self.concurrent += 1
             cost_us = -1
@@ -161,12 +171,17 @@ class Offer:
         cost_us = self.leases.pop(token, None)
         if cost_us is None:
             return
+        self._claimed.pop(token, None)
         if cost_us < 0:
             self.concurrent -= 1
         elif cost_us:
             self.backlog_us -= cost_us
         else:
             self.longs -= 1
+
+    def age_seconds(self, token: bytes, now: float) -> float:
+        """Return how long ago a lease was claimed; infinity where this session only kept it."""
+        return now - self._claimed.get(token, -math.inf)
 
     def takes(self, cost_us: int, *, concurrent: bool, ahead_max: int = OUTSTANDING_MAX) -> bool:
         """Whether there is room for one more task of this weight.
