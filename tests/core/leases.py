@@ -283,8 +283,6 @@ def _judged(row: Row, event: Event) -> Row:
     if event.kind == "death_started" and how == "older":
         return _recharged(row, event.token)
     owed = JUDGEMENTS.get((event.kind, how), "")
-    if event.kind == "death_spooled" and how == "assigned" and row.state not in TERMINAL:
-        return replace(row, phase="started")
     if not owed or row.state in TERMINAL or (how == "lapsed" and row.owed == "loss"):
         return row
     phase = "started" if event.kind == "death_started" else row.phase

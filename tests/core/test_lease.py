@@ -101,9 +101,6 @@ class Principle:
         elif event.kind in ("silence", "death", "unnamed", "death_spooled"):
             # Time alone never ends a lease: only a wish that was there before it ends the task.
             assert after.state < TERMINAL_MIN or before.state >= TERMINAL_MIN or _cancelled(before)
-            if event.kind == "death_spooled" and writes and before.lease is Lease.HELD:
-                # There is an outcome, be it that nobody said that it started.
-                self._may_have_run(event.token, before)
         if after.state >= TERMINAL_MIN and newest:
             self.spent.add(newest)
         if after.state < TERMINAL_MIN:

@@ -17,6 +17,7 @@ from holdfast.coordinator.turn import Turn
 from holdfast.core import lease
 from holdfast.core.lifecycle import Judgement
 from holdfast.core.session import Admission, Known, admit
+from holdfast.model.ids import Token
 from holdfast.model.messages import (
     PROTOCOL,
     Answered,
@@ -234,7 +235,7 @@ def death(turn: Turn, fact: Death) -> None:
         if not fact.certain:
             _judge(turn, task, token, Judgement.SILENCE)
         elif token in spooled:
-            _judge(turn, task, token, Judgement.DEATH_SPOOLED)
+            _wait(turn, task, token, begun=token in started)
         else:
             named = token in started
             _judge(turn, task, token, Judgement.DEATH_STARTED if named else Judgement.DEATH)
@@ -242,6 +243,18 @@ def death(turn: Turn, fact: Death) -> None:
         former = turn.get(task_id)
         if former is not None:
             _judge(turn, former, lapsed, Judgement.DEATH_STARTED)
+
+
+def _wait(turn: Turn, task: Task, token: Token, *, begun: bool) -> None:
+    """Leave a lease to the next life of its worker, which brings the outcome.
+
+    What had begun counts as started from now on, also where nobody had said so yet.
+    """
+    if begun:
+        step = lease.started(task.life, token, now_ms=turn.now_ms)
+        if step.life is not task.life:
+            task = turn.put(task, step.life)
+    _judge(turn, task, token, Judgement.DEATH_SPOOLED)
 
 
 def lapsed_before(state: CoordinatorState, fact: Death) -> list[tuple[bytes, bytes]]:
@@ -263,7 +276,6 @@ _STORIES = {
     Judgement.SILENCE: "worker silent",
     Judgement.DEATH: "worker died",
     Judgement.DEATH_STARTED: "worker died",
-    Judgement.DEATH_SPOOLED: "its outcome waits in the spool",
     Judgement.UNNAMED: "worker came back without it",
 }
 

@@ -243,8 +243,7 @@ _ASKED = {
 
 
 def _write(life: Life, token: bytes, move: Move, phase: Phase, now_ms: int) -> Life:
-    # Whose outcome waits has run, whether or not its start was said.
-    if move is Move.START or (move is Move.WAIT and life.phase is Phase.ASSIGNED):
+    if move is Move.START:
         return replace(life, version=life.version + 1, phase=Phase.STARTED, started_ms=now_ms)
     if move is Move.REVIVE:
         return replace(
