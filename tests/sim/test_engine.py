@@ -26,6 +26,7 @@ class Bench:
         self.party = Party("worker-0", "worker")
         self.witness = Witness()
         self.disk = WorkerDisk("worker-0")
+        self.handed: list[Order] = []
         self.engine = SimEngine(
             self.loop,
             self.party,
@@ -33,6 +34,7 @@ class Bench:
             rng=random.Random(3),
             witness=self.witness,
             incarnation=1,
+            handing=self.handed.append,
         )
         self.ends: list[tuple[Ended, str]] = []
         self.deaths: list[LaneDeath] = []

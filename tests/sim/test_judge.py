@@ -8,17 +8,19 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from holdfast.coordinator.facts import Death
 from holdfast.lab.sim.hearing import Hearing
 from holdfast.lab.sim.history import History
 from holdfast.lab.sim.judge import Judge
 from holdfast.lab.sim.loop import Party, SimLoop
 from holdfast.lab.sim.records import Records
+from holdfast.lab.sim.sessions import Sessions
 from holdfast.lab.sim.witness import Behaviour, Witness, arguments, result_of
 from holdfast.model.ids import TaskId, Token
 from holdfast.model.messages import Accepted, Answered, Assign, Settled, StopOrder
 from holdfast.model.outcome import Answer, Encoding, Payload, Reason
 from holdfast.model.task import Charges, Lease, Life, Owed, Phase, Spec, State, Task, Wanted
-from holdfast.ports import Changes, Event, Order, Receipt, Update
+from holdfast.ports import Changes, Event, Order, Receipt, Update, WorkerRow
 
 ID = TaskId(bytes(15) + b"\x07")
 TOKEN = Token(b"t" * 16)
@@ -58,21 +60,39 @@ class Court:
         loop = SimLoop(steps_max=1, real_seconds_max=1.0)
         history = History(loop, keep=True)
         loop.close()
+        self.sessions = Sessions(lease_seconds=10.0, now=self._time)
         self.judge = Judge(
-            self.records, self.witness, history, {}, lease_seconds=10.0, now=self._time
+            self.records,
+            self.sessions,
+            self.witness,
+            history,
+            {},
+            self,
+            lease_seconds=10.0,
+            now=self._time,
         )
-        self.hearing = Hearing(self.records, history, self._time)
+        self.hearing = Hearing(self.records, self.sessions, history, self._time)
+        self.spool: list[bytes] = []
+        self.wall_ms = 1_000
         self.coordinator = Party("coordinator", "coordinator")
         self.turn = 0
 
     def _time(self) -> float:
         return self.now
 
+    def spooled(self, worker: str) -> list[bytes]:
+        return self.spool
+
+    def latest_wall_ms(self) -> int:
+        return self.wall_ms
+
     def insert(self, life: Life = FRESH) -> Court:
         return self.commit(inserts=[Task(SPEC, life)])
 
-    def update(self, life: Life, *story: str, token: Token | None = None) -> Court:
-        events = [Event(ID, 1, kind, detail="loss") for kind in story]
+    def update(
+        self, life: Life, *story: str, token: Token | None = None, owed: str = "loss"
+    ) -> Court:
+        events = [Event(ID, 1, kind, worker="w", detail=owed) for kind in story]
         before = self.records.rows[ID].version
         return self.commit(updates=[Update(Task(SPEC, life), before, token)], events=events)
 
@@ -87,6 +107,13 @@ class Court:
         run = self.witness.began(order, worker="w", incarnation=1, now=self.now)
         if how:
             self.witness.ended(run, how, self.now)
+            self.sessions.ended[TOKEN] = None
+        return self
+
+    def dies(self, *, started: tuple[bytes, ...] = (), spooled: tuple[bytes, ...] = ()) -> Court:
+        self.records.died["w", 1] = 99.0
+        death = Death("w", 1, certain=True, started=started, spooled=spooled)
+        self.records.testaments["w", 1] = death
         return self
 
     def say(self, *messages: Any) -> Court:
@@ -158,9 +185,91 @@ def test_a_death_that_was_none(court: Court) -> None:
 
 
 def test_a_death_that_was_one(court: Court) -> None:
+    court.dies(started=(TOKEN,)).insert(CLAIMED).update(LAPSED, "worker died")
+    assert not court.records.violations
+
+
+def test_a_death_that_nobody_told_of(court: Court) -> None:
     court.records.died["w", 1] = 99.0
     court.insert(CLAIMED).update(LAPSED, "worker died")
+    assert court.accuses("nobody told of it")
+
+
+@pytest.mark.parametrize(
+    ("started", "owed", "guilty"),
+    [((), "free", False), ((), "loss", True), ((TOKEN,), "loss", False), ((TOKEN,), "free", True)],
+)
+def test_what_a_death_owes(
+    court: Court, started: tuple[bytes, ...], owed: str, guilty: bool
+) -> None:
+    court.dies(started=started).insert(CLAIMED).update(LAPSED, "worker died", owed=owed)
+    assert court.accuses("for its worker's death") is guilty
+
+
+def test_a_spooled_outcome_that_is_not_waited_for(court: Court) -> None:
+    court.dies(started=(TOKEN,), spooled=(TOKEN,)).insert(CLAIMED).update(LAPSED, "worker died")
+    assert court.accuses("did not wait for its outcome")
+
+
+def test_a_spooled_outcome_that_a_hello_forgets(court: Court) -> None:
+    court.spool.append(TOKEN)
+    story = [Event(ID, 1, "worker came back without it", worker="w", detail="loss")]
+    court.insert(CLAIMED)
+    court.commit(updates=[Update(Task(SPEC, LAPSED), 2)], events=story, workers=[hello_row(2)])
+    assert court.accuses("rests in the spool of w")
+
+
+def hello_row(incarnation: int, number: int = 1) -> WorkerRow:
+    return WorkerRow("w", "w", incarnation, number, 1, b"", 1)
+
+
+@pytest.mark.parametrize(("number", "guilty"), [(2, True), (3, False)])
+def test_a_hello_that_is_not_above_the_last(court: Court, number: int, guilty: bool) -> None:
+    court.commit(workers=[hello_row(1, 2)])
+    court.sessions.disturbed("w", for_seconds=1.0)
+    court.commit(workers=[hello_row(1, number)])
+    assert court.accuses("was welcomed by hello") is guilty
+
+
+def test_a_session_that_ended_for_nothing(court: Court) -> None:
+    court.sessions.disturbed("w", for_seconds=1.0)
+    court.now += 1000.0
+    court.commit(workers=[hello_row(1, 1)]).commit(workers=[hello_row(2, 1)])
     assert not court.records.violations
+    court.commit(workers=[hello_row(2, 2)])
+    assert court.accuses("nothing had gone wrong")
+
+
+def test_a_claim_for_who_was_given_up(court: Court) -> None:
+    court.insert(CLAIMED)
+    again = replace(CLAIMED, version=3, fence=2, token=Token(b"u" * 16), used=Charges(losses=1))
+    court.update(again, "worker silent")
+    assert court.accuses("whose session is closed")
+
+
+def test_a_claim_before_its_time(court: Court) -> None:
+    court.commit(inserts=[Task(replace(SPEC, due_ms=court.wall_ms + 1), CLAIMED)])
+    assert court.accuses("before it was due")
+
+
+def test_a_claim_for_a_worker_to_avoid(court: Court) -> None:
+    court.insert(replace(CLAIMED, avoid="v w", avoid_until_ms=2))
+    assert court.accuses("which it has to avoid")
+
+
+def test_an_outcome_that_was_said_too_late(court: Court) -> None:
+    court.insert(CLAIMED).run("succeeded")
+    court.sessions.ended.clear()
+    court.update(DONE, token=TOKEN)
+    assert court.accuses("said too late, or never")
+
+
+def test_a_start_and_a_return_that_nobody_told(court: Court) -> None:
+    court.insert(CLAIMED).update(replace(CLAIMED, version=3, phase=Phase.STARTED))
+    assert court.accuses("told to have begun too late, or never")
+    back = replace(CLAIMED, version=5, phase=Phase.STARTED)
+    court.update(replace(LAPSED, version=4), "worker silent").update(back)
+    assert court.accuses("came back, and nobody named it")
 
 
 @pytest.mark.parametrize(("silent", "guilty"), [(9.0, True), (10.1, False)])
@@ -178,6 +287,8 @@ def test_time_in_which_nobody_listened_is_no_silence(court: Court) -> None:
     court.records.stalls.append((court.now - 8.0, court.now - 2.0))
     court.judge.deciding()
     assert court.records.listened_seconds("w", grain_seconds=1.0) == pytest.approx(7.0)
+    court.records.stalls += [(court.now - 9.0, court.now - 5.0), (court.now - 1.0, court.now)]
+    assert court.records.listened_seconds("w", grain_seconds=1.0) == pytest.approx(6.0)
     court.records.started_coordinator(court.now - 3.0)
     assert court.records.listened_seconds("w", grain_seconds=1.0) == pytest.approx(3.0)
 
@@ -191,8 +302,8 @@ def test_a_claim_after_a_cancel_and_a_token_used_twice(court: Court) -> None:
 
 
 def test_a_claim_that_charges_nothing_for_what_ran(court: Court) -> None:
-    court.records.died["w", 1] = 99.0
-    court.insert(CLAIMED).run().update(replace(LAPSED, owed=Owed.FREE), "worker died")
+    court.dies().insert(CLAIMED).run()
+    court.update(replace(LAPSED, owed=Owed.FREE), "worker died", owed="free")
     free = Charges(free_returns=1)
     court.update(
         replace(CLAIMED, version=4, fence=2, token=Token(b"u" * 16), used=free, freed=(TOKEN,))
@@ -216,6 +327,11 @@ def test_what_is_said_before_its_commit(court: Court, message: Any, text: str) -
 def test_the_holder_of_a_lease_is_told_to_stop(court: Court) -> None:
     court.insert(CLAIMED).say(StopOrder(1, ID, TOKEN))
     assert court.accuses("was told to stop")
+
+
+def test_who_comes_back_in_time_is_told_to_stop(court: Court) -> None:
+    court.dies(started=(TOKEN,)).insert(CLAIMED).update(LAPSED, "worker died")
+    assert court.say(StopOrder(1, ID, TOKEN)).accuses("who came back in time")
 
 
 def test_the_newest_token_is_answered_as_superseded(court: Court) -> None:

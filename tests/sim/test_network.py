@@ -15,7 +15,7 @@ from holdfast.errors import ChannelClosedError
 from holdfast.lab.sim.coverage import CrashPoints, Point
 from holdfast.lab.sim.loop import Party, SimCrash, SimLoop
 from holdfast.lab.sim.network import FRAMES_MAX, End, Network, SimDialer
-from holdfast.model.messages import ClientFrame, ClientHello, Frame, Message
+from holdfast.model.messages import ClientFrame, ClientHello, Frame, Message, WorkerHello
 from holdfast.observe import TaskSet, logger
 
 Play = Callable[["Street"], Coroutine[Any, Any, None]]
@@ -48,8 +48,8 @@ class Street:
     def sent(self, by: Party, to: str, body: Sequence[Message]) -> None:
         self.heard.append(f"{by.name} sent {len(body)}")
 
-    def read(self, by: Party, sender: str) -> None:
-        self.heard.append(f"{by.name} read")
+    def read(self, end: End, body: Sequence[Message]) -> None:
+        self.heard.append(f"{end.party.name} read")
 
     async def dial(self) -> tuple[End, End]:
         near = await SimDialer(self.net, self.client).dial()
@@ -84,6 +84,9 @@ def play(scene: Play) -> Street:
 
 
 HELLO = ClientHello(1, "c", "v", "p")
+WORKER_HELLO = WorkerHello(
+    1, "w", "w", 1, 2, "", 0, 1, 0, False, (), (), "h", "b", 1, "p", "v", False, (), ()
+)
 
 
 def test_frames_come_in_order_and_late() -> None:
@@ -193,6 +196,74 @@ def test_a_corrupt_frame_differs_and_counts_as_nothing_heard() -> None:
 
     street = play(scene)
     assert "coordinator read" in street.heard
+
+
+def test_one_frame_vanishes_and_leaves_a_gap() -> None:
+    async def scene(street: Street) -> None:
+        near, far = await street.dial()
+        first, second = street.frame(HELLO), street.frame(HELLO)
+        street.net.swallow(near)
+        await near.send(first)
+        await near.send(second)
+        assert await far.receive() == second
+
+    play(scene)
+
+
+def test_a_trap_springs_once_and_before_the_frame_is_sent() -> None:
+    async def scene(street: Street) -> None:
+        near, _ = await street.dial()
+        sprung: list[End] = []
+        street.net.trap("client-0", "ClientHello", sprung.append)
+        await near.send(street.frame())
+        assert not sprung
+        await near.send(street.frame(HELLO))
+        await near.send(street.frame(HELLO))
+        assert sprung == [near]
+
+    play(scene)
+
+
+@pytest.mark.parametrize("way_out", ["hello", "calm"])
+def test_what_is_held_up_comes_after_a_later_hello_or_when_all_heals(way_out: str) -> None:
+    async def scene(street: Street) -> None:
+        old, old_far = await street.dial()
+        street.net.hold_up(old)
+        late = street.frame(HELLO)
+        await old.send(late)
+        street.net.break_off(old)
+        with pytest.raises(ChannelClosedError, match="reset"):
+            await old.receive()
+        new, new_far = await street.dial()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(30.0):
+                await old_far.receive()
+        began = street.loop.time()
+        if way_out == "calm":
+            street.net.calm()
+        else:
+            await new.send(street.frame(WORKER_HELLO))
+            await new_far.receive()
+        assert await old_far.receive() == late
+        assert street.loop.time() - began < 1.0
+        with pytest.raises(ChannelClosedError, match="closed by the peer"):
+            await old_far.receive()
+
+    play(scene)
+
+
+def test_a_held_up_frame_outlives_its_sender() -> None:
+    async def scene(street: Street) -> None:
+        near, far = await street.dial()
+        street.net.hold_up(near)
+        await near.send(street.frame(HELLO))
+        street.net.drop(street.client)
+        assert far.unread == 2
+        street.net.calm()
+        await far.receive()
+        assert far.unread == 0
+
+    play(scene)
 
 
 def test_a_corrupt_head_is_always_seen() -> None:

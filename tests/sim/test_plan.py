@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from holdfast.lab.sim.plan import COUNTED, Fault, FaultKind, draw, stream
+from holdfast.lab.sim.misfortunes import (
+    COUNTED,
+    STORM_DEATHS,
+    STORM_LEASE_SECONDS,
+    Fault,
+    FaultKind,
+)
+from holdfast.lab.sim.plan import Plan, draw, stream
 from holdfast.lab.sim.witness import BEHAVIOURS
+from holdfast.model.limits import LOSSES_MAX
 from holdfast.model.task import Wanted
 
 
@@ -36,7 +44,9 @@ def test_plans_hold_what_they_promise() -> None:
         plan = draw(seed)
         for fault in plan.faults:
             assert isinstance(fault, Fault)
-            assert fault.at + fault.seconds <= plan.heal_at + 1e-9 or fault.kind is FaultKind.CRASH
+            # A host takes its time to start; an ambush waits, and ends with all others.
+            late = fault.kind in (FaultKind.CRASH, FaultKind.AMBUSH)
+            assert late or fault.at + fault.seconds <= plan.heal_at + 1e-9
             kinds[fault.kind] = kinds.get(fault.kind, 0) + 1
         for task in plan.submissions:
             doings[task.behaviour.do] = doings.get(task.behaviour.do, 0) + 1
@@ -45,4 +55,45 @@ def test_plans_hold_what_they_promise() -> None:
             assert not endless or Wanted.CANCEL in wishes
             assert Wanted.PAUSE not in wishes or Wanted.RUN in wishes
     assert set(COUNTED) <= set(kinds)
+    flavours = {fault.flavour for seed in range(60) for fault in draw(seed).faults}
+    assert {"cut WorkerHello", "crash Ended", "partition Started"} <= flavours
     assert set(doings) == set(BEHAVIOURS)
+
+
+def test_a_storm_uses_budgets_up() -> None:
+    stormy = [plan for plan in map(draw, range(60)) if _deaths(plan) >= STORM_DEATHS]
+    assert stormy
+    for plan in stormy:
+        assert plan.lease_seconds == STORM_LEASE_SECONDS
+        worker = plan.workers[0].name
+        flavours = [fault.flavour for fault in plan.faults if fault.target == worker]
+        assert max(flavours.count(each) for each in set(flavours)) > LOSSES_MAX
+
+
+def _deaths(plan: Plan) -> int:
+    """Return the most deaths of one kind that a plan has for its first worker."""
+    crashes = [
+        fault.flavour
+        for fault in plan.faults
+        if fault.kind is FaultKind.CRASH and fault.target == plan.workers[0].name
+    ]
+    return max((crashes.count(each) for each in crashes), default=0)
+
+
+def test_some_tasks_outlast_the_leases_in_which_their_worker_is_gone() -> None:
+    eclipsed = 0
+    for seed in range(60):
+        plan = draw(seed)
+        marathons = [task for task in plan.submissions if task.function == "sim:marathon"]
+        eclipsed += bool(marathons)
+        for task in marathons:
+            assert task.behaviour.ms > 2000 * plan.lease_seconds
+            assert any(fault.at == task.at - 0.005 for fault in plan.faults)
+    assert eclipsed > 5
+
+
+def test_the_work_of_a_plan_bounds_how_long_it_may_take() -> None:
+    for seed in range(20):
+        plan = draw(seed)
+        once = sum(task.behaviour.ms for task in plan.submissions) / 1000
+        assert once <= plan.work_seconds <= 7 * once

@@ -11,7 +11,7 @@ from holdfast.lab.sim.__main__ import main
 from holdfast.lab.sim.world import Verdict, run
 
 SEEDS = range(24)
-SHOWN = (290, 564, 1029, 1445, 5912, 6492, 31579, 100832, 105418, 108665, 111048)
+SHOWN = (290, 300, 564, 1029, 1445, 5912, 6492, 31579, 100832, 105418, 108665, 111048, 300414)
 """Each showed a fault of the product, or of the judge, when it was first run."""
 PRINT_DIGESTS = (
     "from holdfast.lab.sim.world import run\nprint([run(seed).digest for seed in (1, 4, 5)])\n"
@@ -63,6 +63,16 @@ def test_the_command_tells_what_it_did(capsys: pytest.CaptureFixture[str]) -> No
     assert "crash points passed but never deadly" in told
     assert "coordinator commit outcome" in told
     assert told.rstrip().endswith("valid: 2 valid, 0 invalid, 0 unknown")
+
+
+def test_the_command_tells_documents(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--seeds", "1", "--first", "1", "--markdown"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith("1 seeds (1 valid, 0 invalid, 0 unknown)")
+    table = [line.split(" | ") for line in told if " | " in line]
+    assert {len(row) for row in table} == {5}
+    assert any(row[0] == "coordinator commit outcome" for row in table)
+    assert not any(row[0].startswith("client") for row in table)
 
 
 def test_a_verbose_run_shows_its_history(capsys: pytest.CaptureFixture[str]) -> None:

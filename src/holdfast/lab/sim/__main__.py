@@ -10,8 +10,8 @@ import sys
 import time
 from collections.abc import Sequence
 
-from holdfast.lab.sim.coverage import Point, missing, table
-from holdfast.lab.sim.plan import FaultKind
+from holdfast.lab.sim.coverage import Point, markdown, missing, table
+from holdfast.lab.sim.misfortunes import FaultKind
 from holdfast.lab.sim.world import Report, Verdict, run
 
 COMMAND = "python -m holdfast.lab.sim"
@@ -48,13 +48,26 @@ class Tally:
             return Verdict.INVALID
         return Verdict.UNKNOWN if self.verdicts[Verdict.UNKNOWN] else Verdict.VALID
 
+    def markdown(self) -> list[str]:
+        """Return what a document says of these runs."""
+        verdicts = ", ".join(f"{count} {verdict.text}" for verdict, count in self.verdicts.items())
+        faults = ", ".join(f"{count} {kind.text}" for kind, count in self.faults.items())
+        summary = (
+            f"{sum(self.verdicts.values())} seeds ({verdicts}), {self.counted} faults, "
+            f"{self.tasks} tasks, {self.runs} runs of user code, "
+            f"{self.virtual_seconds / 3600:.1f} h of virtual time. By kind: {faults}."
+        )
+        return [summary, "", *markdown(self.passed, self.crashed), "", *self._never()]
+
+    def _never(self) -> list[str]:
+        never = missing(self.passed, self.crashed)
+        lines = [f"crash points passed but never deadly: {len(never)} of {len(self.passed)}"]
+        return lines + [f"  {' '.join(point)}" for point in never]
+
     def lines(self, real_seconds: float) -> list[str]:
         """Return what is to be told."""
         lines = [f"{kind.text:12} {count:>8}" for kind, count in self.faults.items()]
-        lines += ["", *table(self.passed, self.crashed), ""]
-        never = missing(self.passed, self.crashed)
-        lines.append(f"crash points passed but never deadly: {len(never)} of {len(self.passed)}")
-        lines += [f"  {' '.join(point)}" for point in never]
+        lines += ["", *table(self.passed, self.crashed), "", *self._never()]
         words = ", ".join(f"{count} {verdict.text}" for verdict, count in self.verdicts.items())
         per_minute = self.counted / real_seconds * 60
         lines.append(
@@ -76,7 +89,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _say(f"seed {seed}: {report.verdict.text}, history {report.digest}")
         if report.verdict is not Verdict.VALID:
             _say(*_complaint(report, options.faults_max))
-    _say(*tally.lines(max(time.monotonic() - began, 1e-6)))
+    if options.markdown:
+        _say(*tally.markdown())
+    else:
+        _say(*tally.lines(max(time.monotonic() - began, 1e-6)))
     return int(tally.verdict)
 
 
@@ -86,6 +102,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument(
         "--faults-max", type=int, default=None, help="keep only so many faults of each plan"
+    )
+    parser.add_argument(
+        "--markdown", action="store_true", help="print what docs/guarantees.md shows"
     )
     parser.add_argument("--verbose", action="store_true", help="print each history and its digest")
     return parser.parse_args(arguments)

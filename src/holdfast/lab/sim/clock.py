@@ -30,6 +30,10 @@ class HostTime:
         self.wall_offset_ms += by_ms
         self._highest_ms = max(self._highest_ms, self.wall_offset_ms)
 
+    def latest_ms(self, now: float) -> int:
+        """Return the latest time that its wall clock can have shown until `now`."""
+        return EPOCH_MS + int(now * 1000) + self._highest_ms
+
     def mend(self) -> None:
         """Set a clock that was set back to where it would be.
 

@@ -62,19 +62,37 @@ class CrashPoints:
         return False
 
 
+def rows(
+    passed: dict[Point, int], crashed: dict[Point, int]
+) -> list[tuple[str, int, int, int, int]]:
+    """Return for each kind of point: passed and died before it, passed and died after it."""
+    found: list[tuple[str, int, int, int, int]] = []
+    for role, kind in sorted({(role, kind) for role, kind, _ in passed}):
+        before, after = (role, kind, BEFORE), (role, kind, AFTER)
+        counts = [total.get(point, 0) for point in (before, after) for total in (passed, crashed)]
+        found.append((f"{role} {kind}", counts[0], counts[1], counts[2], counts[3]))
+    return found
+
+
 def table(passed: dict[Point, int], crashed: dict[Point, int]) -> list[str]:
     """Return the coverage of crash points as lines: how often passed, how often deadly."""
-    rows = sorted({(role, kind) for role, kind, _ in passed})
     lines = [
         f"{'point':34} {'before':>16} {'after':>16}",
         f"{'':34} {'passed   died':>16} {'passed   died':>16}",
     ]
-    for role, kind in rows:
-        cells = [
-            f"{passed.get((role, kind, when), 0):>9} {crashed.get((role, kind, when), 0):>6}"
-            for when in (BEFORE, AFTER)
-        ]
-        lines.append(f"{role + ' ' + kind:34} {cells[0]:>16} {cells[1]:>16}")
+    for point, *counts in rows(passed, crashed):
+        cells = [f"{counts[at]:>9} {counts[at + 1]:>6}" for at in (0, 2)]
+        lines.append(f"{point:34} {cells[0]:>16} {cells[1]:>16}")
+    return lines
+
+
+def markdown(passed: dict[Point, int], crashed: dict[Point, int]) -> list[str]:
+    """Return the same as a Markdown table without outer pipes; clients, who never die, left out."""
+    lines = ["crash point | passed before | died before | passed after | died after"]
+    lines.append("--- | ---: | ---: | ---: | ---:")
+    for point, *counts in rows(passed, crashed):
+        if not point.startswith("client "):
+            lines.append(" | ".join([point, *map(str, counts)]))
     return lines
 
 

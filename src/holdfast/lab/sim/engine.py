@@ -31,7 +31,6 @@ PIPE_SECONDS = (0.00002, 0.0005)
 LANE_ORDERS_MAX = 48
 TOGETHER_MAX = 64
 FOREVER_SECONDS = 100_000.0
-STUBBORN_SECONDS = 60.0
 TASK_CANCELLED = "holdfast.engines.current.TaskCancelled"
 
 
@@ -60,13 +59,16 @@ class SimEngine:
         rng: random.Random,
         witness: Witness,
         incarnation: int,
+        handing: Callable[[Order], None],
     ) -> None:
+        """`handing` is told of each order before a child can take it up."""
         self._loop = loop
         self._party = party
         self._disk = disk
         self._rng = rng
         self._witness = witness
         self._incarnation = incarnation
+        self._handing = handing
         self._listener: EngineListener | None = None
         self._lanes: list[Lane] = []
         self._over = False
@@ -87,6 +89,7 @@ class SimEngine:
         place = self._lanes[lane]
         if len(place.queue) >= LANE_ORDERS_MAX:
             return False
+        self._handing(order)
         place.queue[order.token] = order
         self._loop.later(self._pipe(), self._take_up, lane)
         return True
@@ -148,9 +151,9 @@ class SimEngine:
 
     def _seconds(self, order: Order) -> float:
         behaviour = doing(order.payload, order.fence)
-        if behaviour.do == "forever":
-            return FOREVER_SECONDS
-        return STUBBORN_SECONDS if behaviour.do == "stubborn" else behaviour.ms / 1000
+        # A stubborn one ends by being killed only, so that a worker which never does is seen.
+        endless = behaviour.do in ("forever", "stubborn")
+        return FOREVER_SECONDS if endless else behaviour.ms / 1000
 
     def _ran(self, number: int, run: Run, order: Order) -> None:
         lane = self._lanes[number]

@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from holdfast.lab.sim.frames import kinds_of
 from holdfast.lab.sim.history import History
 from holdfast.lab.sim.loop import Party
+from holdfast.lab.sim.network import End
 from holdfast.lab.sim.plan import Submission, WishPlan
 from holdfast.lab.sim.records import Records
+from holdfast.lab.sim.sessions import Sessions
 from holdfast.model.ids import TaskId
 from holdfast.model.messages import (
     Accepted,
@@ -31,8 +33,15 @@ from holdfast.model.task import TERMINAL_MIN, Lease, Spec, Wanted
 class Hearing:
     """Watches every frame of one run, and what clients heard."""
 
-    def __init__(self, records: Records, history: History, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        records: Records,
+        sessions: Sessions,
+        history: History,
+        now: Callable[[], float],
+    ) -> None:
         self._records = records
+        self._sessions = sessions
         self._history = history
         self._now = now
         self.accepted_ids: dict[TaskId, TaskId] = {}
@@ -50,10 +59,13 @@ class Hearing:
             for message in body:
                 self._said(message)
 
-    def read(self, by: Party, sender: str) -> None:
+    def read(self, end: End, body: Sequence[Message]) -> None:
         """A frame was read."""
-        if by.role == "coordinator":
-            self._records.hear(sender, self._now())
+        if end.party.role == "coordinator":
+            self._records.hear(end.other.party.name, self._now())
+            self._sessions.read(end, body)
+        elif any(isinstance(message, WorkerWelcome) for message in body):
+            self._sessions.welcome_read(end)
 
     def _said(self, message: Message) -> None:
         records = self._records
@@ -88,8 +100,12 @@ class Hearing:
 
     def _stopped(self, task: TaskId, token: bytes) -> None:
         life = self._records.rows.get(task)
-        if life is not None and life.token == token and life.lease is Lease.HELD:
+        if life is None or life.token != token:
+            return
+        if life.lease is Lease.HELD:
             self._blame(task, "the holder of its lease was told to stop")
+        elif life.lease is Lease.LAPSED:
+            self._blame(task, "who came back in time with its lapsed lease was told to stop")
 
     def _answered(self, task: TaskId, token: bytes, answer: Answer) -> None:
         life = self._records.rows.get(task)

@@ -21,11 +21,13 @@ from holdfast.lab.sim.disk import Blobs, SimFiles, SimHome, SimSpool, WorkerDisk
 from holdfast.lab.sim.engine import SimEngine
 from holdfast.lab.sim.guard import KILL_SECONDS, SimGuard
 from holdfast.lab.sim.loop import Party, SimCrash
+from holdfast.lab.sim.misfortunes import COORDINATOR
 from holdfast.lab.sim.network import End, SimDialer
-from holdfast.lab.sim.plan import COORDINATOR, WorkerPlan, stream
+from holdfast.lab.sim.plan import WorkerPlan, stream
 from holdfast.lab.sim.stage import Stage
 from holdfast.lab.sim.storage import DiskState, FaultyStore, SimRoom, StoreWatch, kinds_of
 from holdfast.observe import Counters, TaskSet, logger
+from holdfast.ports import Order
 from holdfast.stores.connections import memory_disk
 from holdfast.stores.reader import SQLiteReader
 from holdfast.stores.sqlite import SQLiteStore
@@ -61,6 +63,7 @@ class CoordinatorHost:
         self._lives += 1
         self.party = party = Party(COORDINATOR, "coordinator")
         stage.records.started_coordinator(stage.loop.time())
+        stage.sessions.coordinator_started()
         stage.history.add(COORDINATOR, f"starts, life {self._lives}")
         party.run(self._build, party)
 
@@ -200,6 +203,7 @@ class WorkerHost:
             rng=rng,
             witness=stage.witness,
             incarnation=self.disk.incarnation + 1,
+            handing=self._handing,
         )
         self._guard = SimGuard(stage.loop, party, rng)
         files = SimFiles(
@@ -228,6 +232,16 @@ class WorkerHost:
         self._agent = Agent(offer, world, counters=Counters())
         running = TaskSet(logger("sim")).watched(self.name, self._agent.run())
         running.add_done_callback(self._ended, context=stage.loop.world)
+
+    def _handing(self, order: Order) -> None:
+        """A task starts: in a session whose hello was answered, and in no other."""
+        stage, party = self._stage, self.party
+        if party is not None and not stage.sessions.is_welcome(party):
+            name = stage.history.name_of(order.task)
+            stage.records.blame(
+                f"{stage.loop.time():.3f} {name}: run {order.fence} was handed to a child while "
+                f"{self.name} had no session"
+            )
 
     def _reaches_coordinator(self) -> bool:
         return self._coordinator.answers and self.name not in self._stage.net.refused
@@ -270,7 +284,9 @@ class WorkerHost:
         guard.report(self._carry)
 
     def _carry(self, death: Death, word: str, answered: Callable[[], None]) -> None:
-        if self.name not in self._stage.net.refused:
+        stage = self._stage
+        stage.records.testaments[death.identity, death.incarnation] = death
+        if self.name not in stage.net.refused:
             self._coordinator.tell(death, word, answered)
 
     def _gone(self, party: Party) -> None:

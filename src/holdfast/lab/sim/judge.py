@@ -7,19 +7,22 @@ must be true of the world outside. It never stops a run; it notes violations.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import Protocol
+
+from msgspec.structs import replace
 
 from holdfast.lab.sim import charges
 from holdfast.lab.sim.disk import Blobs
 from holdfast.lab.sim.history import History
+from holdfast.lab.sim.lapses import GIVEN_UP, LAPSES, Lapses
 from holdfast.lab.sim.records import Records
+from holdfast.lab.sim.sessions import Sessions
 from holdfast.lab.sim.witness import Witness, behaviour_of, blob_of, doing, result_of
 from holdfast.model.ids import TaskId
-from holdfast.model.limits import OUTAGE_CREDIT_SECONDS_MIN, OUTAGES_IN_A_ROW_MAX
 from holdfast.model.task import TERMINAL_MIN, Lease, Life, Phase, State, Task, Wanted
 from holdfast.ports import Changes, Event, Receipt, WorkerRow
 
-LAPSES = ("worker silent", "worker died", "worker came back without it")
 TRUE_ENDINGS = {
     # outcome: how a run under its token must have ended
     "raised": ("raised", "interrupted"),
@@ -30,9 +33,18 @@ TRUE_ENDINGS = {
     "stopped": ("killed",),
 }
 OUTCOMES = (*TRUE_ENDINGS, "returned", "timed_out", "checkpointed")
-SLACK_SECONDS = 0.001
-TICKS_UNSEEN = 1.5
-"""A coordinator that was frozen for less than this many of its ticks may not know of it."""
+
+
+class Outside(Protocol):
+    """What the judge may ask of the world, beside what is said and committed."""
+
+    def spooled(self, worker: str) -> Collection[bytes]:
+        """Return the tokens whose outcome is durable on a worker's disk."""
+        ...
+
+    def latest_wall_ms(self) -> int:
+        """Return the latest time that the coordinator's wall clock can have shown."""
+        ...
 
 
 class Judge:
@@ -41,19 +53,25 @@ class Judge:
     def __init__(
         self,
         records: Records,
+        sessions: Sessions,
         witness: Witness,
         history: History,
         blobs: Blobs,
+        outside: Outside,
         *,
         lease_seconds: float,
         now: Callable[[], float],
     ) -> None:
         self._records = records
+        self._sessions = sessions
+        self._outside = outside
         self._witness = witness
         self._history = history
         self._blobs = blobs
-        self._lease_seconds = lease_seconds
         self._now = now
+        self._lapses = Lapses(
+            records, sessions, witness, outside.spooled, lease_seconds=lease_seconds
+        )
 
     def deciding(self) -> None:
         """Note that a turn was decided: what comes later, it could not know."""
@@ -67,6 +85,7 @@ class Judge:
         for event in changes.events:
             stories.setdefault(event.task, []).append(event)
         hellos = {row.identity: row for row in changes.workers}
+        self._close(changes.events, hellos)
         for task in changes.inserts:
             if task.spec.id not in refused:
                 self._inserted(task)
@@ -82,8 +101,9 @@ class Judge:
             records.rows[task.spec.id] = task.life
         for identity in changes.outages:
             records.outages[identity] = records.outages.get(identity, 0) + 1
-        for identity in hellos:
-            records.outages[identity] = 0
+        for row in changes.workers:
+            records.outages[row.identity] = 0
+            self._welcomed(row)
         self._note(changes, refused)
 
     def _inserted(self, task: Task) -> None:
@@ -111,8 +131,12 @@ class Judge:
         lapse = [event for event in story if event.kind in LAPSES]
         if after.state is State.SUCCEEDED:
             outcome.append("succeeded")
+        lease = before
         for event in lapse:
-            self._lapsed(task, before, event.kind, hellos.get(before.worker))
+            for wrong in self._lapses.faults(lease, event, hellos.get(before.worker)):
+                self._blame(task, wrong)
+            # What follows in the same turn is judged of a lapsed lease.
+            lease = replace(lease, lease=Lease.LAPSED)
         for kind in outcome:
             self._ended(task, before, kind)
         if len(outcome) > 1:
@@ -120,6 +144,8 @@ class Judge:
         let_go = after.lease is not Lease.HELD or after.token != before.token
         if before.lease is Lease.HELD and let_go and not outcome and not lapse:
             self._blame(task, "its lease ended and its story does not say why")
+        if after.token == before.token and not outcome and not lapse:
+            self._went_on(task, before)
         if after.fence != before.fence:
             self._claimed(task, before)
         elif after.token != before.token:
@@ -130,6 +156,28 @@ class Judge:
             self._records.spent[after.token] = None
         self._bill(task, before, outcome, lapse)
         self._shape(task)
+
+    # Sessions.
+
+    def _close(self, events: list[Event], hellos: dict[str, WorkerRow]) -> None:
+        """Note whose session ends with this commit, and whose begins."""
+        given_up = self._records.given_up
+        given_up.update((e.worker, None) for e in events if e.kind in GIVEN_UP)
+        for identity in hellos:
+            given_up.pop(identity, None)
+
+    def _welcomed(self, row: WorkerRow) -> None:
+        wrong = self._sessions.welcomed(row)
+        if wrong:
+            self._accuse(wrong)
+        hello = self._sessions.hello_of(row)
+        for held in hello.held if hello is not None else ():
+            life = self._records.rows.get(held.task)
+            if life is None or life.state >= TERMINAL_MIN or held.phase is not Phase.STARTED:
+                continue
+            if held.token in life.freed:
+                name = self._history.name_of(held.task)
+                self._accuse(f"{name}: a hello told that a former run had begun; it stays free")
 
     # A claim.
 
@@ -144,6 +192,12 @@ class Judge:
             self._blame(task, "a claim does not leave it running and assigned")
         if before.wanted is Wanted.CANCEL:
             self._blame(task, "it was claimed after its cancel was committed")
+        if life.worker in records.given_up:
+            self._blame(task, f"it was claimed for {life.worker}, whose session is closed")
+        if task.spec.due_ms > self._outside.latest_wall_ms():
+            self._blame(task, "it was claimed before it was due")
+        if life.worker in life.avoid.split() and life.avoid_until_ms > life.claimed_ms:
+            self._blame(task, f"it was claimed for {life.worker}, which it has to avoid")
         hasty = records.hasty.pop(before.token, "")
         if hasty and self._witness.ran(before.token):
             # A lapse alone does no harm: whoever comes back before the next claim goes on.
@@ -157,6 +211,11 @@ class Judge:
             self._blame(task, f"a second outcome, {kind}, under a token that was spent")
         self._records.spent[token] = None
         self._records.hasty.pop(token, None)
+        if token not in self._sessions.ended:
+            self._blame(task, f"outcome {kind} of run {before.fence} was said too late, or never")
+        goes_on = kind == "environment" and task.life.state < TERMINAL_MIN
+        if goes_on and before.worker not in task.life.avoid.split():
+            self._blame(task, f"it does not avoid {before.worker}, where it could not run")
         if kind == "succeeded":
             self._succeeded(task, before)
         elif kind == "returned":
@@ -191,33 +250,18 @@ class Judge:
         elif result is None or result.data != result_of(spec.id, before.fence, do):
             self._blame(task, f"the result is not that of run {before.fence}")
 
-    # The end of a lease without a word from it.
+    # The same lease goes on.
 
-    def _lapsed(self, task: Task, before: Life, kind: str, hello: WorkerRow | None) -> None:
-        records = self._records
-        records.hasty.pop(before.token, None)
-        dead = (before.worker, before.incarnation) in records.died
-        if kind == "worker died":
-            if not dead:
-                self._blame(task, f"{before.worker} was declared dead, and lives")
-        elif kind == "worker silent":
-            records.unheard[before.token] = None
-            if dead:
-                return
-            grain = TICKS_UNSEEN * min(1.0, self._lease_seconds / 10)
-            listened = records.listened_seconds(before.worker, grain_seconds=grain)
-            worn = records.outages.get(before.worker, 0) >= OUTAGES_IN_A_ROW_MAX
-            due = OUTAGE_CREDIT_SECONDS_MIN if worn else self._lease_seconds
-            if listened < min(due, self._lease_seconds) - SLACK_SECONDS:
-                text = f"{before.worker} was silent for {listened:.3f} s of {due:g} s"
-                records.hasty[before.token] = text
-        elif hello is None:
-            self._blame(task, f"{before.worker} came back without it, but said no hello")
-        elif hello.incarnation > before.incarnation:
-            # A new life came before its guard's word about the former one: nobody knows.
-            records.unheard[before.token] = None
-        elif self._witness.ran(before.token):
-            self._blame(task, f"run {before.fence} began on {before.worker}, which lost it")
+    def _went_on(self, task: Task, before: Life) -> None:
+        after, said = task.life, self._sessions
+        told = self._records.testaments.get((after.worker, after.incarnation))
+        # Whose outcome rests in a spool has begun, as its guard told.
+        begun = after.token in said.begun or (told is not None and after.token in told.spooled)
+        if (before.phase, after.phase) == (Phase.ASSIGNED, Phase.STARTED) and not begun:
+            self._blame(task, f"run {after.fence} was told to have begun too late, or never")
+        revived = (before.lease, after.lease) == (Lease.LAPSED, Lease.HELD)
+        if revived and after.token not in said.named:
+            self._blame(task, f"run {after.fence} came back, and nobody named it in time")
 
     # Charges.
 
@@ -249,9 +293,11 @@ class Judge:
             self._blame(task, "failed without a reason")
 
     def _blame(self, task: Task, text: str) -> None:
-        name = self._history.name_of(task.spec.id)
-        self._records.blame(f"{self._now():.3f} {name}: {text}")
-        self._history.add("judge", f"VIOLATION {name}: {text}")
+        self._accuse(f"{self._history.name_of(task.spec.id)}: {text}")
+
+    def _accuse(self, text: str) -> None:
+        self._records.blame(f"{self._now():.3f} {text}")
+        self._history.add("judge", f"VIOLATION {text}")
 
     def _note(self, changes: Changes, refused: set[TaskId]) -> None:
         name_of = self._history.name_of

@@ -6,14 +6,20 @@ end of the plan, whatever overlapped.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from holdfast.lab.sim.clock import HostTime
 from holdfast.lab.sim.coverage import Point
 from holdfast.lab.sim.hosts import CoordinatorHost, WorkerHost
 from holdfast.lab.sim.loop import Party
-from holdfast.lab.sim.plan import COORDINATOR, Fault, FaultKind
+from holdfast.lab.sim.misfortunes import COORDINATOR, DEAF_LEASES, Fault, FaultKind
+from holdfast.lab.sim.network import End
 from holdfast.lab.sim.stage import Stage
+
+STRIKE_SECONDS = 0.0005
+"""How much later than the frame that it waited for an ambush strikes."""
 
 
 class Nemesis:
@@ -30,7 +36,8 @@ class Nemesis:
         self._coordinator = coordinator
         self._workers = workers
         self._clients = clients
-        self._armed: dict[str, Fault] = {}
+        self._armed: dict[tuple[str, str, str], deque[Fault]] = {}
+        """Party, kind and moment of a crash point → the faults that wait for it."""
         self._cut_off: dict[str, int] = {}
         """Host → how many partitions of it overlap now."""
         self._jumps: dict[str, int] = {}
@@ -43,6 +50,7 @@ class Nemesis:
             FaultKind.CORRUPTION: self._corrupt,
             FaultKind.CLOCK: self._jump,
             FaultKind.STORE: self._store,
+            FaultKind.AMBUSH: self._ambush,
             FaultKind.DELAY: self._delay,
             FaultKind.DRAIN: self._drain,
         }
@@ -60,7 +68,11 @@ class Nemesis:
             f"{fault.kind.text} {fault.target} {fault.seconds:.3f} {fault.flavour} {fault.number}",
         )
         if self._do[fault.kind](fault):
-            self.counts[fault.kind] += 1
+            self._count(fault)
+
+    def _count(self, fault: Fault) -> None:
+        self.counts[fault.kind] += 1
+        self._stage.sessions.disturbed(fault.target, for_seconds=fault.seconds)
 
     def _heal(self) -> None:
         """End whatever is left of any fault."""
@@ -72,7 +84,7 @@ class Nemesis:
         for name in list(self._cut_off):
             net.restore(name, cut=False)
         self._cut_off.clear()
-        net.slow_until.clear()
+        net.calm()
         for host in self._hosts().values():
             host.mend()
 
@@ -84,7 +96,7 @@ class Nemesis:
             words = words[1:]
         if words:
             when, kind = words[0], " ".join(words[1:])
-            self._armed[fault.target] = fault
+            self._armed.setdefault((fault.target, kind, when), deque()).append(fault)
             self._stage.points.arm(fault.target, kind, when, skip=fault.number)
             # It counts when the point is reached.
             return False
@@ -92,10 +104,11 @@ class Nemesis:
 
     def reached(self, party: Party, point: Point) -> None:
         """A party stands at its deadly point: it dies there."""
-        fault = self._armed.get(party.name)
-        self._stage.history.add("nemesis", f"{party.name} dies {point[2]} {point[1]}")
-        if fault is not None and self._fell(fault):
-            self.counts[FaultKind.CRASH] += 1
+        _, kind, when = point
+        fault = self._armed[party.name, kind, when].popleft()
+        self._stage.history.add("nemesis", f"{party.name} dies {when} {kind}")
+        if self._fell(fault):
+            self._count(fault)
 
     def _fell(self, fault: Fault) -> bool:
         if fault.target == COORDINATOR:
@@ -109,6 +122,48 @@ class Nemesis:
         return lives
 
     # The way.
+
+    def _ambush(self, fault: Fault) -> bool:
+        what, kind = fault.flavour.split()
+        self._stage.net.trap(fault.target, kind, partial(self._sprung, fault, what))
+        # It counts when the frame is sent.
+        return False
+
+    def _sprung(self, fault: Fault, what: str, end: End) -> None:
+        """The frame that was waited for is about to be sent."""
+        stage = self._stage
+        stage.history.add("nemesis", f"ambushes {fault.target}: {fault.flavour}")
+        self._count(fault)
+        if what in ("partition", "deafness"):
+            self._part(fault.target, fault.seconds)
+            if what == "deafness":
+                stage.loop.later(DEAF_LEASES[0] * stage.plan.lease_seconds, self._deafen)
+            return
+        if what == "vanish":
+            stage.net.swallow(end)
+            return
+        stage.net.hold_up(end)
+        strike = stage.net.break_off if what == "cut" else partial(self._kill_ambushed, fault)
+        stage.loop.later(STRIKE_SECONDS, strike, end)
+
+    def _deafen(self) -> None:
+        """Freeze the coordinator, at most until all heals."""
+        stage = self._stage
+        left = stage.plan.heal_at - stage.loop.time()
+        seconds = min(left, DEAF_LEASES[1] * stage.plan.lease_seconds)
+        if seconds > 0 and self._coordinator.stall(seconds):
+            stage.sessions.disturbed(COORDINATOR, for_seconds=seconds)
+
+    def _kill_ambushed(self, fault: Fault, end: End) -> None:
+        if self._workers[fault.target].party is end.party:
+            self._fell(fault)
+
+    def _part(self, name: str, seconds: float) -> None:
+        """Let nothing pass to a host or from it for so long, at most until all heals."""
+        stage = self._stage
+        stage.net.silence(name, outward=True, inward=True, hanging=False)
+        self._cut_off[name] = self._cut_off.get(name, 0) + 1
+        stage.loop.later(seconds, self._rejoin, name, False)
 
     def _cut(self, fault: Fault) -> bool:
         return self._stage.net.cut(fault.target) > 0

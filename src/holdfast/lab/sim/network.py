@@ -1,8 +1,9 @@
 """Simulated sockets between hosts: frames in order, with delay, until something breaks them.
 
 Owns every connection, what is in flight on it, and the faults of the way: cut, silence in one
-direction or both, delay, corruption. What a process sent before it died is in the kernel's hands
-and may still arrive. Frames are looked into only to name them for crash points and for the judge.
+direction or both, delay, corruption, and the frame that comes when its sender has long said hello
+again. What a process sent before it died is in the kernel's hands and may still arrive. Frames are
+looked into only to name them for crash points, for ambushes and for the judge.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ DELAY_SECONDS = (0.0001, 0.002)
 DIAL_SECONDS = (0.0005, 0.003)
 NOTICE_SECONDS_MAX = 0.3
 """How much later one end may learn of a cut than the other."""
+HELLO = "WorkerHello"
+OVERTAKEN_SECONDS = (0.001, 0.003, 0.5)
+"""How much later than the hello that overtook it a frame arrives that was held up, at most."""
 
 
 class Listener(Protocol):
@@ -32,22 +36,37 @@ class Listener(Protocol):
 
     def sent(self, by: Party, to: str, body: Sequence[Message]) -> None: ...
 
-    def read(self, by: Party, sender: str) -> None: ...
+    def read(self, end: End, body: Sequence[Message]) -> None: ...
 
 
 class Way:
     """One direction of a connection."""
 
-    __slots__ = ("closing", "corrupt", "flying", "held", "last_arrival", "lost", "silent", "to")
+    __slots__ = (
+        "closing",
+        "corrupt",
+        "flying",
+        "held",
+        "last_arrival",
+        "late",
+        "lost",
+        "silent",
+        "to",
+        "vanishing",
+    )
 
     def __init__(self, to: End) -> None:
         self.to = to
         self.flying = 0
         self.held: deque[tuple[bytes | None, bool]] = deque()
         self.silent = False
+        self.late = False
+        """Whether what is sent on it arrives only after a later hello of the same host."""
         self.lost = False
         self.closing = False
         self.corrupt = 0
+        self.vanishing = False
+        """Whether the next frame is lost, and those after it are not."""
         self.last_arrival = 0.0
 
 
@@ -85,7 +104,10 @@ class End:
         kinds = kinds_of(body)
         net.points.touch(self.party, kinds, BEFORE)
         net.listener.sent(self.party, self.other.party.name, body)
+        net.spring(self, kinds)
         net.launch(way, frame)
+        if HELLO in kinds:
+            net.overtake(self, way)
         net.points.touch(self.party, kinds, AFTER)
 
     async def receive(self) -> bytes:
@@ -106,13 +128,18 @@ class End:
         frame, whole = self._inbox.popleft()
         self.other.wake_senders()
         if whole:
-            self._net.listener.read(self.party, self.other.party.name)
+            self._net.listener.read(self, self._net.named(frame, self.other))
         return frame
 
     async def close(self, reason: str = "") -> None:
         """Close this end; the peer reads what is in flight, then the end."""
         self.party.alive()
         self.shut()
+
+    @property
+    def unread(self) -> int:
+        """How many frames, or ends of the stream, can still be read at this end."""
+        return 0 if self.closed else self._net.way_to(self).flying + len(self._inbox)
 
     def shut(self) -> None:
         """Close this end as a kernel does for a process, in order."""
@@ -164,6 +191,7 @@ class Network:
         self._accept: Callable[[End], None] | None = None
         self.slow_until: dict[str, tuple[float, float]] = {}
         """Host → until when, and how many seconds, its frames take longer."""
+        self._traps: dict[str, list[tuple[str, Callable[[End], None]]]] = {}
         self.refused: dict[str, bool] = {}
         """Hosts whose dials come to nothing now → whether they hang rather than fail at once."""
         self.outward: dict[str, bool] = {}
@@ -182,7 +210,7 @@ class Network:
             self._serving = self._accept = None
         for end in self.ends_of(party.name):
             if end.party is party:
-                if self._rng.random() < 0.5:
+                if self._rng.random() < 0.5 and not self.way_to(end.other).late:
                     self._lose(self.way_to(end.other))
                     end.other.fail("reset: the peer's process died")
                 end.shut()
@@ -236,6 +264,9 @@ class Network:
         """Put a frame, or the end of the stream, on its way."""
         if way.closing or way.lost:
             return
+        if way.vanishing and frame is not None:
+            way.vanishing = False
+            return
         way.closing = frame is None
         now = self.loop.time()
         delay = self._rng.uniform(*DELAY_SECONDS) + self._slowness(way, now)
@@ -251,7 +282,7 @@ class Network:
     def _land(self, way: Way, frame: bytes | None, whole: bool) -> None:
         if way.lost:
             return
-        if way.silent or way.held:
+        if way.silent or way.late or way.held:
             way.held.append((frame, whole))
             return
         way.flying -= 1
@@ -276,6 +307,53 @@ class Network:
         return frame[:place] + bytes([flipped]) + frame[place + 1 :]
 
     # Faults.
+
+    def trap(self, name: str, kind: str, spring: Callable[[End], None]) -> None:
+        """Have `spring` called when a host is about to send a frame of this kind."""
+        self._traps.setdefault(name, []).append((kind, spring))
+
+    def spring(self, end: End, kinds: Sequence[str]) -> None:
+        """A frame is about to be sent: let what waits for it happen."""
+        traps = self._traps.get(end.party.name, [])
+        for trap in traps:
+            if trap[0] in kinds:
+                traps.remove(trap)
+                trap[1](end)
+                return
+
+    def hold_up(self, end: End) -> None:
+        """Let all that is sent from here on arrive only after a later hello of the same host."""
+        self.way_to(end.other).late = True
+
+    def swallow(self, end: End) -> None:
+        """Let the next frame vanish that is sent at this end, and no other."""
+        self.way_to(end.other).vanishing = True
+
+    def break_off(self, end: End) -> None:
+        """Break a connection for one end; what that end has sent still arrives."""
+        self._lose(self.way_to(end))
+        end.fail("reset")
+        self.launch(self.way_to(end.other), None)
+
+    def calm(self) -> None:
+        """Let nothing be late any more, and nobody be waited for."""
+        self._traps.clear()
+        self.slow_until.clear()
+        for way in list(self._ways.values()):
+            self._arrive_late(way)
+
+    def overtake(self, hello: End, by: Way) -> None:
+        """A hello is on its way: what was held up on older sockets arrives soon after it."""
+        for end in self.ends_of(hello.party.name):
+            way = self.way_to(end.other)
+            if way.late and way is not by:
+                after = self._rng.random() * self._rng.choice(OVERTAKEN_SECONDS)
+                when = max(by.last_arrival, self.loop.time()) + after
+                self.loop.call_at(when, self._arrive_late, way, context=self.loop.world)
+
+    def _arrive_late(self, way: Way) -> None:
+        way.late = False
+        self._flush(way)
 
     def ends_of(self, name: str) -> list[End]:
         """Return the ends that processes of a host hold, in the order of their dialling."""
@@ -317,10 +395,13 @@ class Network:
             for way in (self.way_to(end), self.way_to(end.other)):
                 there, here = way.to.other.party.name, way.to.party.name
                 way.silent = there in self.outward or here in self.inward
-                while way.held and not way.silent:
-                    frame, whole = way.held.popleft()
-                    way.flying -= 1
-                    way.to.arrive(frame, whole=whole)
+                self._flush(way)
+
+    def _flush(self, way: Way) -> None:
+        while way.held and not way.silent and not way.late:
+            frame, whole = way.held.popleft()
+            way.flying -= 1
+            way.to.arrive(frame, whole=whole)
 
     def _cut(self, end: End) -> None:
         for each in (end, end.other):

@@ -9,52 +9,21 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from holdfast.lab.sim.coverage import AFTER, BEFORE
+from holdfast.lab.sim.misfortunes import (
+    STORM_LEASE_SECONDS,
+    Fault,
+    ambushes,
+    eclipse,
+    faults,
+    is_stormy,
+    storm,
+)
 from holdfast.lab.sim.witness import Behaviour
+from holdfast.model.limits import CRASHES_MAX, ENVIRONMENT_MAX, OUT_OF_MEMORY_MAX
 from holdfast.model.task import Wanted
-from holdfast.model.words import Word
 
-COORDINATOR = "coordinator"
 BUSY_SECONDS = (15.0, 40.0)
 """How long faults come; everything is healed after that."""
-
-LOST_HOSTS = 0.25
-"""In so many of the runs with several workers, one is lost for good and nobody tells of it."""
-NEVER_SECONDS = 1_000_000.0
-
-
-class FaultKind(Word):
-    """What goes wrong. Up to `STORE` they are counted as faults."""
-
-    CRASH = 1
-    CUT = 2
-    PARTITION = 3
-    STALL = 4
-    CORRUPTION = 5
-    CLOCK = 6
-    STORE = 7
-    DELAY = 8
-    DRAIN = 9
-
-
-COUNTED = tuple(kind for kind in FaultKind if kind <= FaultKind.STORE)
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One fault with its own repair: it begins at `at` and is repaired `seconds` later.
-
-    A host that is lost for good is the one fault that is never repaired.
-
-    `flavour` says which variety; `number` is its size (milliseconds of a jump, points to skip).
-    """
-
-    kind: FaultKind
-    at: float
-    target: str
-    seconds: float
-    flavour: str = ""
-    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +79,13 @@ class Plan:
     lease_seconds: float
     beat_seconds: float
 
+    @property
+    def work_seconds(self) -> float:
+        """How long all of its tasks take one after another, with all that repeats by itself."""
+        return sum(
+            _RUNS.get(task.behaviour.do, 1) * task.behaviour.ms / 1000 for task in self.submissions
+        )
+
 
 def stream(seed: int, name: str) -> random.Random:
     """Return a stream of chance of its own. The same for every process and hash seed."""
@@ -122,20 +98,34 @@ def draw(seed: int, *, faults_max: int | None = None) -> Plan:
     workers = _workers(shape)
     clients = shape.choice((1, 1, 2, 3))
     heal_at = shape.uniform(*BUSY_SECONDS)
+    lease_seconds = shape.choice((3.0, 5.0, 10.0))
+    storms = stream(seed, "storm")
+    stormy = is_stormy(storms)
+    if stormy:
+        # Long enough for a task to use its budgets up.
+        heal_at, lease_seconds = BUSY_SECONDS[1], STORM_LEASE_SECONDS
     submissions = _submissions(stream(seed, "tasks"), clients, heal_at, workers)
     wishes = _wishes(stream(seed, "wishes"), submissions, heal_at)
+    submissions += _convoy(stream(seed, "convoy"), len(submissions), clients, heal_at)
     names = [worker.name for worker in workers]
-    faults = _faults(stream(seed, "faults"), names, clients, heal_at)
+    dark = stream(seed, "eclipse")
+    marathons: tuple[Submission, ...] = ()
+    if len(names) > 1 and dark.random() < _ECLIPSES:
+        marathons = _marathons(dark, len(submissions), clients, names, lease_seconds)
+        submissions += marathons
+    drawn = faults(stream(seed, "faults"), names, clients, heal_at)
+    drawn += storm(storms, names) if stormy else []
+    drawn += ambushes(stream(seed, "ambushes"), names, heal_at, lease_seconds)
+    drawn += [eclipse(dark, names, marathons[0].at, lease_seconds)] if marathons else []
     if faults_max is not None:
-        faults = faults[:faults_max]
-    lease_seconds = shape.choice((3.0, 5.0, 10.0))
+        drawn = drawn[:faults_max]
     return Plan(
         seed=seed,
         workers=workers,
         clients=clients,
         submissions=submissions,
         wishes=wishes,
-        faults=tuple(sorted(faults, key=lambda fault: fault.at)),
+        faults=tuple(sorted(drawn, key=lambda fault: fault.at)),
         heal_at=heal_at,
         lease_seconds=lease_seconds,
         beat_seconds=lease_seconds / 10,
@@ -173,6 +163,20 @@ _DOINGS = (
 )
 
 
+_RUNS = {
+    "crash": CRASHES_MAX + 1,
+    "environment": ENVIRONMENT_MAX + 1,
+    "out_of_memory": OUT_OF_MEMORY_MAX + 1,
+}
+"""How often such a task runs before its budget is used up."""
+_CONVOYS = 0.6
+_CONVOY_FIRST = 3
+_CONVOY_REST = (12, 30)
+_CONVOY_LONG_MS = (200, 1_500)
+_ECLIPSES = 0.3
+_MARATHON_LEASES = (3.0, 4.0)
+
+
 def _submissions(
     rng: random.Random, clients: int, heal_at: float, workers: tuple[WorkerPlan, ...]
 ) -> tuple[Submission, ...]:
@@ -204,6 +208,53 @@ def _submissions(
     return tuple(submissions)
 
 
+def _convoy(rng: random.Random, first: int, clients: int, heal_at: float) -> tuple[Submission, ...]:
+    """Return tasks of one function that seemed short, until some of a crowd take long.
+
+    What was sent ahead then waits behind them, at one worker, while another has nothing to do.
+    """
+    if rng.random() >= _CONVOYS:
+        return ()
+    client, at = rng.randrange(clients), rng.uniform(0.0, heal_at * 0.7)
+    crowd = [(at + 0.5, rng.randint(1, 3)) for _ in range(rng.randint(*_CONVOY_REST))]
+    for place in rng.sample(range(len(crowd) // 2), k=rng.randint(1, 3)):
+        crowd[place] = (at + 0.5, rng.randint(*_CONVOY_LONG_MS))
+    times = [(at, rng.randint(1, 3)) for _ in range(_CONVOY_FIRST)] + crowd
+    return tuple(
+        _plain(first + number, when, client, "sim:convoy", ms)
+        for number, (when, ms) in enumerate(times)
+    )
+
+
+def _marathons(
+    rng: random.Random, first: int, clients: int, names: list[str], lease_seconds: float
+) -> tuple[Submission, ...]:
+    """Return a task for each worker that outlasts several leases."""
+    at = rng.uniform(0.5, BUSY_SECONDS[0] * 0.8)
+    return tuple(
+        _plain(first + number, at, rng.randrange(clients), "sim:marathon", ms)
+        for number, ms in enumerate(
+            int(lease_seconds * 1000 * rng.uniform(*_MARATHON_LEASES)) for _ in names
+        )
+    )
+
+
+def _plain(number: int, at: float, client: int, function: str, ms: int) -> Submission:
+    return Submission(
+        number=number,
+        at=at,
+        client=client,
+        behaviour=Behaviour("ok", ms),
+        function=function,
+        priority=0,
+        key="",
+        delay_ms=0,
+        tags=(),
+        concurrent=False,
+        twice=False,
+    )
+
+
 def _behaviour(rng: random.Random) -> tuple[Behaviour, str]:
     do, _, times = rng.choices(_DOINGS, [weight for _, weight, _ in _DOINGS])[0]
     length = rng.choice(("quick", "quick", "middle", "middle", "long"))
@@ -231,103 +282,3 @@ def _wishes(
             later = at + rng.random() * rng.choice((0.1, 3.0, 8.0))
             wishes.append(WishPlan(later, task.client, task.number, Wanted.RUN))
     return tuple(sorted(wishes, key=lambda wish: wish.at))
-
-
-# --- Faults ------------------------------------------------------------------------------------
-
-COORDINATOR_POINTS = (
-    "commit hello",
-    "commit insert",
-    "commit insert+claim",
-    "commit claim",
-    "commit started",
-    "commit outcome",
-    "commit lapse",
-    "commit wish",
-    "commit outage",
-    "WorkerWelcome",
-    "Assign",
-    "StopOrder",
-    "WishTold",
-    "Answered",
-    "ClientWelcome",
-    "Accepted",
-    "Refused",
-    "Settled",
-    "Reply",
-    "Heartbeat",
-    "Goodbye",
-    "Recall",
-)
-WORKER_POINTS = ("WorkerHello", "Started", "Ended", "Heartbeat", "Pull", "Draining", "Goodbye")
-
-_MENU = (
-    # kind, how often of a hundred
-    (FaultKind.CRASH, 34),
-    (FaultKind.CUT, 16),
-    (FaultKind.PARTITION, 10),
-    (FaultKind.STALL, 10),
-    (FaultKind.CORRUPTION, 10),
-    (FaultKind.CLOCK, 5),
-    (FaultKind.STORE, 10),
-    (FaultKind.DELAY, 3),
-    (FaultKind.DRAIN, 2),
-)
-
-
-def _faults(rng: random.Random, workers: list[str], clients: int, heal_at: float) -> list[Fault]:
-    everybody = [COORDINATOR, *workers, *(f"client-{number}" for number in range(clients))]
-    count = rng.choice((8, 20, 30, 40))
-    faults = [_fault(rng, workers, everybody, heal_at) for _ in range(count)]
-    if len(workers) > 1 and rng.random() < LOST_HOSTS:
-        at = rng.uniform(0.05, heal_at * 0.95)
-        faults.append(Fault(FaultKind.CRASH, at, workers[-1], NEVER_SECONDS, "silent"))
-    return faults
-
-
-def _fault(rng: random.Random, workers: list[str], everybody: list[str], heal_at: float) -> Fault:
-    kind, _ = rng.choices(_MENU, [weight for _, weight in _MENU])[0]
-    at = rng.uniform(0.05, heal_at * 0.95)
-    seconds = min(_span(rng, kind), heal_at - at)
-    if kind is FaultKind.CRASH:
-        return _crash(rng, workers, at, seconds)
-    if kind is FaultKind.STORE:
-        flavour = rng.choice(("full", "before", "after", "after", "slow", "unreadable"))
-        return Fault(kind, at, COORDINATOR, seconds, flavour, rng.randint(1, 2))
-    if kind is FaultKind.DRAIN:
-        return Fault(kind, at, rng.choice(workers), seconds)
-    target = rng.choice(everybody)
-    if kind is FaultKind.PARTITION:
-        ways = rng.choice(("both", "both", "from", "to"))
-        hang = rng.choice(("hanging", "refusing"))
-        end = rng.choice(("heal", "cut"))
-        return Fault(kind, at, target, seconds, f"{ways} {hang} {end}")
-    if kind is FaultKind.CORRUPTION:
-        return Fault(kind, at, target, 0.0, rng.choice(("inward", "outward")))
-    if kind is FaultKind.CLOCK:
-        # A client says on its own clock when a delayed task falls due.
-        sizes = (100, 5_000) if target.startswith("client") else (100, 5_000, 3_600_000)
-        jump = rng.choice((1, -1)) * rng.choice(sizes)
-        return Fault(kind, at, target, seconds, "", jump)
-    if kind is FaultKind.DELAY:
-        return Fault(kind, at, target, seconds, "", rng.choice((5, 50, 500)))
-    return Fault(kind, at, target, seconds)
-
-
-def _span(rng: random.Random, kind: FaultKind) -> float:
-    if kind is FaultKind.CRASH:
-        return rng.choice((0.01, 0.2, 1.0, 3.0)) * (0.5 + rng.random())
-    return rng.choice((0.05, 0.5, 2.0, 6.0, 15.0)) * (0.5 + rng.random())
-
-
-def _crash(rng: random.Random, workers: list[str], at: float, seconds: float) -> Fault:
-    target = COORDINATOR if rng.random() < 0.55 else rng.choice(workers)
-    if rng.random() < 0.25:
-        flavour = ""
-    else:
-        points = COORDINATOR_POINTS if target == COORDINATOR else WORKER_POINTS
-        flavour = f"{rng.choice((BEFORE, AFTER))} {rng.choice(points)}"
-    if target != COORDINATOR:
-        # One guard of five dies with its worker and says nothing.
-        flavour = f"{'silent' if rng.random() < 0.2 else 'guarded'} {flavour}"
-    return Fault(FaultKind.CRASH, at, target, seconds, flavour, rng.choice((0, 0, 1, 3)))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from holdfast.coordinator.facts import Death
 from holdfast.model.ids import TaskId
 from holdfast.model.task import Life, Spec
 
@@ -34,6 +35,10 @@ class Records:
     """When the turn that is being committed was decided, and who had been heard when by then."""
     died: dict[tuple[str, int], float] = field(default_factory=dict)
     """(worker, incarnation) → when it died."""
+    testaments: dict[tuple[str, int], Death] = field(default_factory=dict)
+    """(worker, incarnation) → what its guard tells of it after its death."""
+    given_up: dict[str, None] = field(default_factory=dict)
+    """Workers whose session was closed for silence or death, until their next hello."""
     unheard: dict[bytes, None] = field(default_factory=dict)
     """Tokens that lapsed while nobody could tell whether they had begun."""
     coordinator_since: float = 0.0
@@ -70,5 +75,16 @@ class Records:
         last, before = heard.get(worker, (0.0, 0.0))
         # What came while the turn was reading its rows, it could not know.
         since = max(last if last < now - DECIDING_SECONDS else before, self.coordinator_since)
-        spans = [min(end, now) - max(start, since) for start, end in self.stalls]
+        spans = [min(end, now) - max(start, since) for start, end in _merged(self.stalls)]
         return now - since - sum(max(0.0, span - grain_seconds) for span in spans)
+
+
+def _merged(spans: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return times in order, those that overlap as one."""
+    merged: list[tuple[float, float]] = []
+    for start, end in sorted(spans):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
+        else:
+            merged.append((start, end))
+    return merged

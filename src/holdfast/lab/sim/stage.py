@@ -10,13 +10,24 @@ from holdfast.lab.sim.loop import SimLoop
 from holdfast.lab.sim.network import Network
 from holdfast.lab.sim.plan import Plan, stream
 from holdfast.lab.sim.records import Records
+from holdfast.lab.sim.sessions import Sessions
 from holdfast.lab.sim.witness import Witness
 
 
 class Stage:
     """The common ground of one run. `over` once nothing is to be started any more."""
 
-    __slots__ = ("history", "loop", "net", "over", "plan", "points", "records", "witness")
+    __slots__ = (
+        "history",
+        "loop",
+        "net",
+        "over",
+        "plan",
+        "points",
+        "records",
+        "sessions",
+        "witness",
+    )
 
     def __init__(
         self,
@@ -27,6 +38,7 @@ class Stage:
         *,
         history: History,
         records: Records,
+        sessions: Sessions,
         witness: Witness,
     ) -> None:
         self.plan = plan
@@ -35,6 +47,7 @@ class Stage:
         self.points = points
         self.history = history
         self.records = records
+        self.sessions = sessions
         self.witness = witness
         self.over = False
 

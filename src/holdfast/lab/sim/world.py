@@ -7,7 +7,7 @@ what could not be checked is unknown, never valid.
 from __future__ import annotations
 
 import logging
-from collections.abc import Coroutine, Iterator
+from collections.abc import Collection, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -21,10 +21,12 @@ from holdfast.lab.sim.history import History
 from holdfast.lab.sim.hosts import STORE_ID, CoordinatorHost, WorkerHost
 from holdfast.lab.sim.judge import Judge
 from holdfast.lab.sim.loop import OutOfTimeError, Party, SimCrash, SimLoop, SpinError
+from holdfast.lab.sim.misfortunes import COUNTED, FaultKind
 from holdfast.lab.sim.nemesis import Nemesis
 from holdfast.lab.sim.network import Network, SimDialer
-from holdfast.lab.sim.plan import COUNTED, FaultKind, Plan, draw, stream
+from holdfast.lab.sim.plan import Plan, draw, stream
 from holdfast.lab.sim.records import Records
+from holdfast.lab.sim.sessions import Sessions
 from holdfast.lab.sim.stage import Stage
 from holdfast.lab.sim.witness import Witness
 from holdfast.model.task import TERMINAL_MIN, Lease, Task
@@ -36,7 +38,8 @@ T = TypeVar("T")
 STEPS_MAX = 3_000_000
 REAL_SECONDS_MAX = 60.0
 SETTLE_SECONDS = 240.0
-"""Virtual seconds after the healing within which everything must be settled."""
+"""Virtual seconds after the healing within which everything must be settled, beside the time
+that the tasks themselves take."""
 QUIET_SECONDS = 20.0
 """After that, children of leases that are over must have been stopped."""
 
@@ -87,13 +90,28 @@ class SimWorld:
         blobs: Blobs = {}
         history = History(loop, keep=keep)
         points = CrashPoints(self._reached)
-        self._hearing = Hearing(records, history, loop.time)
+        sessions = Sessions(lease_seconds=plan.lease_seconds, now=loop.time)
+        self._hearing = Hearing(records, sessions, history, loop.time)
         net = Network(loop, stream(plan.seed, "network"), points, self._hearing)
         self._stage = stage = Stage(
-            plan, loop, net, points, history=history, records=records, witness=witness
+            plan,
+            loop,
+            net,
+            points,
+            history=history,
+            records=records,
+            sessions=sessions,
+            witness=witness,
         )
         judge = Judge(
-            records, witness, history, blobs, lease_seconds=plan.lease_seconds, now=loop.time
+            records,
+            sessions,
+            witness,
+            history,
+            blobs,
+            self,
+            lease_seconds=plan.lease_seconds,
+            now=loop.time,
         )
         self._coordinator = CoordinatorHost(stage, judge)
         self._workers = {
@@ -109,6 +127,18 @@ class SimWorld:
         ]
         self._parties = [party for party, _ in hosts.values()]
         self._nemesis = Nemesis(stage, self._coordinator, self._workers, hosts)
+
+    # What the judge may ask.
+
+    def spooled(self, worker: str) -> Collection[bytes]:
+        """See `judge.Outside`."""
+        return self._workers[worker].disk.spooled
+
+    def latest_wall_ms(self) -> int:
+        """See `judge.Outside`."""
+        return self._coordinator.time.latest_ms(self._stage.loop.time())
+
+    # Life.
 
     def _reached(self, party: Party, point: Point) -> None:
         self._nemesis.reached(party, point)
@@ -149,7 +179,8 @@ class SimWorld:
         loop, plan = self._stage.loop, self._plan
         loop.call_soon(self._begin, context=loop.world)
         loop.run_until(lambda: False, deadline=plan.heal_at)
-        if not loop.run_until(self._settled, deadline=plan.heal_at + SETTLE_SECONDS):
+        settled_by = plan.heal_at + SETTLE_SECONDS + plan.work_seconds
+        if not loop.run_until(self._settled, deadline=settled_by):
             self._blame_the_stuck()
         loop.run_until(lambda: False, deadline=loop.time() + QUIET_SECONDS)
 

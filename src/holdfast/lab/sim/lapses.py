@@ -1,0 +1,107 @@
+"""The oracle of leases that end without a word from their holder: by silence, death, or a hello.
+
+Independent of `core`: it re-states the rows of LEASES.md over what the world knows. A lapse that
+comes too early does no harm by itself, because who comes back in time goes on: it is noted, and
+blamed where the next claim runs again what had begun.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+
+from holdfast.lab.sim.records import Records
+from holdfast.lab.sim.sessions import Sessions
+from holdfast.lab.sim.witness import Witness
+from holdfast.model.limits import OUTAGE_CREDIT_SECONDS_MIN, OUTAGES_IN_A_ROW_MAX
+from holdfast.model.task import Lease, Life, Owed, Phase
+from holdfast.ports import Event, WorkerRow
+
+SILENT, DIED, UNNAMED = "worker silent", "worker died", "worker came back without it"
+LAPSES = (SILENT, DIED, UNNAMED)
+GIVEN_UP = (SILENT, DIED)
+"""Those that close the session of who held the lease."""
+SLACK_SECONDS = 0.001
+TICKS_UNSEEN = 1.5
+"""A coordinator that was frozen for less than this many of its ticks may not know of it."""
+
+Spooled = Callable[[str], Collection[bytes]]
+"""Worker → the tokens whose outcome is durable on its disk."""
+
+
+class Lapses:
+    """Judges the lapses of one run."""
+
+    def __init__(
+        self,
+        records: Records,
+        sessions: Sessions,
+        witness: Witness,
+        spooled: Spooled,
+        *,
+        lease_seconds: float,
+    ) -> None:
+        self._records = records
+        self._sessions = sessions
+        self._witness = witness
+        self._spooled = spooled
+        self._lease_seconds = lease_seconds
+
+    def faults(self, before: Life, event: Event, hello: WorkerRow | None) -> Iterator[str]:
+        """Yield what is wrong with one lapse; `hello` is the one that its turn commits, if any."""
+        records = self._records
+        records.hasty.pop(before.token, None)
+        if event.kind == SILENT:
+            records.unheard[before.token] = None
+            self._silent(before)
+        elif (before.worker, before.incarnation) not in records.died and event.kind == DIED:
+            yield f"{before.worker} was declared dead, and lives"
+        elif event.kind == DIED:
+            yield from self._died(before, event.detail, hello)
+        elif hello is None:
+            yield f"{before.worker} came back without it, but said no hello"
+        else:
+            yield from self._unnamed(before, hello)
+
+    def _silent(self, before: Life) -> None:
+        records, worker = self._records, before.worker
+        if (worker, before.incarnation) in records.died:
+            return
+        grain = TICKS_UNSEEN * min(1.0, self._lease_seconds / 10)
+        listened = records.listened_seconds(worker, grain_seconds=grain)
+        worn = records.outages.get(worker, 0) >= OUTAGES_IN_A_ROW_MAX
+        due = OUTAGE_CREDIT_SECONDS_MIN if worn else self._lease_seconds
+        if listened < min(due, self._lease_seconds) - SLACK_SECONDS:
+            text = f"{worker} was silent for {listened:.3f} s of {due:g} s"
+            records.hasty[before.token] = text
+
+    def _died(self, before: Life, owed: str, hello: WorkerRow | None) -> Iterator[str]:
+        worker, token = before.worker, before.token
+        told = self._records.testaments.get((worker, before.incarnation))
+        unread = self._sessions.unread(worker, before.incarnation)
+        if told is None:
+            yield f"{worker} was declared dead, and nobody told of it"
+            return
+        if unread and hello is None:
+            # A hello of the next life ends the former one, whatever that has on the way.
+            yield f"{worker} was declared dead with {unread} of its frames unread"
+        if token in told.spooled and before.lease is Lease.HELD:
+            yield "it did not wait for its outcome, which was told to be spooled"
+        elif token in told.started:
+            yield from _owing(before, owed, Owed.LOSS)
+        elif before.phase is Phase.ASSIGNED and token not in self._sessions.begun:
+            yield from _owing(before, owed, Owed.FREE)
+
+    def _unnamed(self, before: Life, hello: WorkerRow) -> Iterator[str]:
+        worker, token = before.worker, before.token
+        if token in self._spooled(worker):
+            yield f"run {before.fence}'s outcome rests in the spool of {worker}, which lost it"
+        elif hello.incarnation > before.incarnation:
+            # A new life came before its guard's word about the former one: nobody knows.
+            self._records.unheard[token] = None
+        elif self._witness.ran(token):
+            yield f"run {before.fence} began on {worker}, which lost it"
+
+
+def _owing(before: Life, owed: str, due: Owed) -> Iterator[str]:
+    if owed not in (due.text, Owed.NOTHING.text):
+        yield f"run {before.fence} owes a {owed} for its worker's death, and should a {due.text}"
