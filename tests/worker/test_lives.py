@@ -53,6 +53,7 @@ def test_outcomes_are_delivered_by_the_next_incarnation(tmp_path: Path) -> None:
         stage.start()
         session = await stage.coordinator.session()
         hello, outcomes = await session.hello()
+        assert stage.guard.named("spooled") == list(NUMBERS)
         assert (hello.incarnation, hello.held) == (2, ())
         assert [number_of(each.token) for each in outcomes] == list(NUMBERS)
         await session.welcome(*(said(n, Answer.SETTLED) for n in NUMBERS), epoch=2)

@@ -125,12 +125,16 @@ class Agent:
         Raises what made the worker useless (its guard or its engine is gone), what the spool
         raised at the end, and ConfigurationError where the coordinator refuses the worker's name.
         """
-        for ended in self._world.spool.load():
+        inherited = self._world.spool.load()
+        for ended in inherited:
             ready = not self._results.rests_here(ended)
             self._outbox.restore([ended], self._peer.origin, ready=ready)
         self._backup.cut_off(self._clock.monotonic())
         try:
             await self._slots.open()
+            if inherited:
+                # The guard of this life has to name them, should it end before they are answered.
+                self._world.guard.spooled([ended.token for ended in inherited])
             self._tasks.start("keep a session", self._keep_sessions())
             await self._leaving.run()
         finally:
