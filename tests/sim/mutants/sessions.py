@@ -1,0 +1,135 @@
+"""Mutants of sessions: who is let in, who still counts, and what silence and death mean."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from holdfast.coordinator import deciding, reconcile, service, tasks
+from holdfast.coordinator.deciding import Terms
+from holdfast.coordinator.facts import Death, Tick
+from holdfast.coordinator.sessions import WorkerSession
+from holdfast.coordinator.turn import PLACING, Turn
+from holdfast.core.session import Admission, Known, Ledger, admit
+from holdfast.model.messages import Ended, Started, View, WorkerHello
+from holdfast.stores import statements
+from tests.sim.mutants.mutant import Mutant
+
+
+def one_way_reconcile(patch: pytest.MonkeyPatch) -> None:
+    """Law 5: what a hello does not name is not put back."""
+    patch.setattr(reconcile, "_lapse_unnamed", lambda turn, said, settled: None)
+
+
+def epoch_ignored(patch: pytest.MonkeyPatch) -> None:
+    """Frame: what comes on an older socket counts like what comes on the newest one."""
+    original = deciding._from_worker
+
+    def from_worker(turn: Turn, session: WorkerSession, message: object, terms: Terms) -> None:
+        if isinstance(message, Ended):
+            tasks.ended(turn, session, message)
+        elif isinstance(message, Started):
+            tasks.started(turn, session, message)
+        else:
+            original(turn, session, message, terms)
+
+    patch.setattr(deciding, "_from_worker", from_worker)
+
+
+def late_hello_accepted(patch: pytest.MonkeyPatch) -> None:
+    """Hello: the pair (incarnation, n) is compared neither in the decision nor by the store.
+
+    Either alone refuses the hello, and the other is then not missed.
+    """
+
+    def welcome(hello: WorkerHello, *, same: Known | None, namesake: Known | None) -> Admission:
+        verdict = admit(hello, same=same, namesake=namesake)
+        return Admission.WELCOME if verdict is Admission.LATE else verdict
+
+    upsert, _, _ = statements.UPSERT_WORKER.partition("WHERE")
+    patch.setattr(reconcile, "admit", welcome)
+    patch.setattr(statements, "UPSERT_WORKER", upsert)
+
+
+def digest_compared_past_the_last_assignment_read(patch: pytest.MonkeyPatch) -> None:
+    """Frame: a worker's digest is compared with what is held now, not as of what it had read."""
+    original = Ledger.agrees
+
+    def agrees(self: Ledger, view: View) -> bool:
+        return original(self, view) and self._digest == view.digest
+
+    patch.setattr(Ledger, "agrees", agrees)
+
+
+def late_death_report_accepted(patch: pytest.MonkeyPatch) -> None:
+    """Death: a report on a former incarnation is taken for one on the present one."""
+    original = reconcile.death
+
+    def death(turn: Turn, fact: Death) -> None:
+        row = turn.workers.get(fact.identity) or turn.state.workers.get(fact.identity)
+        original(turn, fact if row is None else replace(fact, incarnation=row.incarnation))
+
+    patch.setattr(reconcile, "death", death)
+
+
+def deaths_do_not_wait_for_the_inbox(patch: pytest.MonkeyPatch) -> None:
+    """Death: it is judged before all that the dead one said was read."""
+    patch.setattr(deciding, "_death", lambda turn, death: reconcile.death(turn, death))
+
+
+def a_closed_session_gets_work(patch: pytest.MonkeyPatch) -> None:
+    """Silence, death: tasks are claimed for a worker that the same turn gives up."""
+    original = Turn.is_current
+
+    def is_current(self: Turn, session: WorkerSession) -> bool:
+        given_up = self.item is PLACING and session in self.dismissed
+        return given_up or original(self, session)
+
+    patch.setattr(Turn, "is_current", is_current)
+
+
+def half_a_lease_is_a_lease(patch: pytest.MonkeyPatch) -> None:
+    """Silence: a worker is given up after a third of its lease."""
+    original = deciding._tick
+
+    def tick(turn: Turn, message: Tick, terms: Terms) -> None:
+        original(turn, message, replace(terms, lease_seconds=terms.lease_seconds / 3))
+
+    patch.setattr(deciding, "_tick", tick)
+
+
+def silence_is_never_judged(patch: pytest.MonkeyPatch) -> None:
+    """Silence: who is lost without a word keeps its leases for ever."""
+    patch.setattr(reconcile, "silence", lambda turn, identity: None)
+
+
+def outages_are_not_given_back(patch: pytest.MonkeyPatch) -> None:
+    """Restart: the time of an outage counts as silence of the workers."""
+    patch.setattr(service, "OUTAGES_IN_A_ROW_MAX", -1)
+    patch.setattr(service, "OUTAGE_CREDIT_SECONDS_MIN", 0.05)
+
+
+def stalls_count_as_silence(patch: pytest.MonkeyPatch) -> None:
+    """Law 7: time in which the coordinator was frozen counts as silence of the workers."""
+    original = deciding._tick
+
+    def tick(turn: Turn, message: Tick, terms: Terms) -> None:
+        turn.state.swept = turn.now - message.seconds
+        original(turn, message, terms)
+
+    patch.setattr(deciding, "_tick", tick)
+
+
+SESSIONS = (
+    Mutant(one_way_reconcile, 2),
+    Mutant(epoch_ignored, 35),
+    Mutant(late_hello_accepted, 2),
+    Mutant(digest_compared_past_the_last_assignment_read, 0, calm=False),
+    Mutant(late_death_report_accepted, 25),
+    Mutant(deaths_do_not_wait_for_the_inbox, 12),
+    Mutant(a_closed_session_gets_work, 13),
+    Mutant(half_a_lease_is_a_lease, 3),
+    Mutant(silence_is_never_judged, 0),
+    Mutant(outages_are_not_given_back, 3),
+    Mutant(stalls_count_as_silence, 25),
+)
