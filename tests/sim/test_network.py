@@ -207,7 +207,8 @@ def test_one_frame_vanishes_and_leaves_a_gap() -> None:
         await near.send(second)
         assert await far.receive() == second
 
-    play(scene)
+    street = play(scene)
+    assert "coordinator read" not in street.heard
 
 
 def test_a_trap_springs_once_and_before_the_frame_is_sent() -> None:

@@ -11,7 +11,12 @@ from holdfast.lab.sim.__main__ import main
 from holdfast.lab.sim.world import Verdict, run
 
 SEEDS = range(24)
-SHOWN = (290, 300, 564, 1029, 1445, 5912, 6492, 31579, 100832, 105418, 108665, 111048, 300414)
+SHOWN = [
+    int(seed)
+    for seed in """
+    290 300 564 1029 1445 5912 6492 31579 100832 105418 108665 111048 300414 720224
+    """.split()
+]
 """Each showed a fault of the product, or of the judge, when it was first run."""
 PRINT_DIGESTS = (
     "from holdfast.lab.sim.world import run\nprint([run(seed).digest for seed in (1, 4, 5)])\n"

@@ -46,6 +46,7 @@ class Way:
         "closing",
         "corrupt",
         "flying",
+        "gap",
         "held",
         "last_arrival",
         "late",
@@ -67,6 +68,8 @@ class Way:
         self.corrupt = 0
         self.vanishing = False
         """Whether the next frame is lost, and those after it are not."""
+        self.gap = False
+        """Whether one was: what comes after it counts as nothing heard."""
         self.last_arrival = 0.0
 
 
@@ -78,7 +81,7 @@ class End:
     def __init__(self, net: Network, party: Party, peer: str) -> None:
         self._net = net
         self._inbox: deque[tuple[bytes, bool]] = deque()
-        """Frames that have come, and whether each is as it was sent."""
+        """Frames that have come, and whether each is whole: unaltered, and none missing before."""
         self._reader: asyncio.Future[None] | None = None
         self._room: list[asyncio.Future[None]] = []
         self.party = party
@@ -150,7 +153,7 @@ class End:
             self._net.forget(self)
 
     def arrive(self, frame: bytes | None, *, whole: bool) -> None:
-        """A frame, or the end of the stream, has come; `whole`: nothing altered it."""
+        """A frame, or the end of the stream, has come; `whole`: nothing is altered or missing."""
         if frame is None:
             self.gone = self.gone or "closed by the peer"
         elif not self.closed:
@@ -265,13 +268,13 @@ class Network:
         if way.closing or way.lost:
             return
         if way.vanishing and frame is not None:
-            way.vanishing = False
+            way.vanishing, way.gap = False, True
             return
         way.closing = frame is None
         now = self.loop.time()
         delay = self._rng.uniform(*DELAY_SECONDS) + self._slowness(way, now)
         way.last_arrival = max(way.last_arrival, now + delay)
-        whole = True
+        whole = not way.gap
         if way.corrupt and frame:
             way.corrupt -= 1
             frame, whole = self._corrupted(frame), False
