@@ -1,7 +1,10 @@
 """Keep the write-ahead log short, from a connection that no turn waits for.
 
-Owns WAL checkpoints. PASSIVE moves the bulk while turns go on; TRUNCATE then needs the write lock
-only for what came since. A log that readers hold open is tried again after the next turn.
+Owns WAL checkpoints. PASSIVE moves the bulk while turns go on; what comes after needs the write
+lock only for the rest, and lets the next turn begin at the start of the log. The file keeps its
+room, because overwriting is cheaper than growing: no block has to be found, and no new size made
+durable. Only a file that has grown far is cut. A log that readers hold open is tried again after
+the next turn.
 """
 
 from __future__ import annotations
@@ -20,11 +23,13 @@ from holdfast.stores.failures import is_failed_fsync
 
 WAL_BYTES_MAX = 16 * 1024 * 1024
 
+_CUT_FACTOR = 2
+"""Beyond so many times its bound the file gives its room back."""
 _HOLD_FACTOR = 4
 """At so many times its bound the log holds turns up: a busy writer can starve the checkpoint."""
 _HOLD_SECONDS = 1.0
 _BUSY_MS = 200
-"""TRUNCATE waits for readers with the write lock in its hand: so long a turn may stand still."""
+"""RESTART and TRUNCATE wait for readers with the write lock in hand: a turn may stand so long."""
 
 
 class WalCheckpoints:
@@ -45,6 +50,10 @@ class WalCheckpoints:
         self._bytes_max = bytes_max
         self._die = die
         self._connection: sqlite3.Connection | None = None
+        self._written_bytes = 0
+        """What turns wrote since the log last began anew; about, and that is enough."""
+        self._room_bytes = 0
+        """How large the file was then: it grows only where turns have written more than that."""
         # One order may wait: more would ask for the same work again.
         self._orders: queue.Queue[bool] = queue.Queue(1)
         self._at_rest = threading.Event()
@@ -55,16 +64,20 @@ class WalCheckpoints:
             )
             self._thread.start()
 
-    def look(self) -> None:
+    def look(self, turn_bytes: int) -> None:
         """Order a checkpoint where the log is past its bound. Called after each turn.
 
-        Far past the bound it waits for the checkpoint, for `_HOLD_SECONDS` at the most.
+        `turn_bytes` is about what the turn wrote. Far past the bound it waits for the checkpoint,
+        for `_HOLD_SECONDS` at the most.
         """
         try:
             size_bytes = self._wal.stat().st_size
         except FileNotFoundError:
             return
-        if size_bytes <= self._bytes_max:
+        self._written_bytes += turn_bytes
+        if self._written_bytes <= self._bytes_max and size_bytes <= max(
+            self._bytes_max, self._room_bytes
+        ):
             return
         if self._thread is None:
             self._perform()
@@ -95,8 +108,13 @@ class WalCheckpoints:
             if self._connection is None:
                 self._connection = connect(self._path, durability=self._durability)
                 self._connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}").fetchall()
-            for mode in ("PASSIVE", "TRUNCATE"):
-                self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            far = self._wal.stat().st_size > _CUT_FACTOR * self._bytes_max
+            mode = "TRUNCATE" if far else "RESTART"
+            ((busy, _, _),) = self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
+            if not busy:
+                self._written_bytes = 0
+                self._room_bytes = self._wal.stat().st_size
         except sqlite3.Error as error:
             if is_failed_fsync(error):
                 # The kernel may have dropped the pages: a second fsync would lie.

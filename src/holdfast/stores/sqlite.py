@@ -142,7 +142,7 @@ class SQLiteStore:
         except Exception as error:
             raise self._broken_off(connection, error) from error
         if self._checkpoints is not None:
-            self._checkpoints.look()
+            self._checkpoints.look(encoded.log_bytes)
         return receipt
 
     def _broken_off(self, connection: sqlite3.Connection, error: Exception) -> HoldfastError:

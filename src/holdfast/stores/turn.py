@@ -22,6 +22,9 @@ from holdfast.stores.rows import Row
 from holdfast.stores.statements import in_chunks
 
 Sql = Callable[[int], str]
+_TURN_BYTES = 64 * 1024
+_ROW_BYTES = 512
+"""About what a turn, and each of its rows, writes into the log beside larger payloads."""
 
 
 @dataclass(slots=True)
@@ -46,6 +49,17 @@ class Turn:
     workers: list[Row]
     code: list[Row]
     outages: list[str]
+
+    @property
+    def log_bytes(self) -> int:
+        """About how much it writes into the write-ahead log."""
+        batches = (*self.inserts, *self.updates, self.attempts, self.events)
+        larger = chain(self.bodies.rows, self.results.rows, self.code)
+        return (
+            _TURN_BYTES
+            + _ROW_BYTES * sum(len(batch.rows) for batch in batches)
+            + sum(len(data) for _, data in larger)
+        )
 
 
 class _ShortCountError(Exception):
