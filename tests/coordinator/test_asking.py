@@ -9,7 +9,7 @@ import pytest
 from holdfast.model.ids import id_text
 from holdfast.model.messages import DrainOrder
 from holdfast.model.outcome import Encoding, OutcomeKind, Payload
-from holdfast.model.task import Wanted
+from holdfast.model.task import State, Wanted
 from tests.coordinator.stage import Client, Stage, perform
 
 
@@ -54,6 +54,28 @@ def test_lists() -> None:
         assert await listed(queue="a") == [ids[5], ids[3], ids[1]]
         assert await listed(function="m:f2") == [ids[2]]
         assert await listed(states=["cancelled"]) == [ids[5]]
+
+    perform(play)
+
+
+def test_a_drain_outlives_the_socket_that_was_to_tell_it() -> None:
+    async def play(stage: Stage) -> None:
+        await stage.worker(slots=1)
+        client = await stage.client()
+        assert (await client.ask("drain", worker="w")).data["draining"]
+        # That socket broke before the order was read.
+        again = await stage.worker(slots=1)
+        heard = await again.hears()
+        assert [type(message) for message in heard] == [DrainOrder]
+        assert [worker["state"] for worker in (await client.ask("workers")).data] == ["draining"]
+        spec = stage.spec()
+        await client.keep(spec)
+        await stage.quiet()
+        assert (await stage.row(spec.id)).life.state is State.QUEUED
+        # What it says of itself needs no order, and its next life was not asked.
+        assert await (await stage.worker(slots=1, draining=True)).hears() == []
+        fresh = await stage.worker(slots=1, incarnation=2)
+        assert (await fresh.assigned()).task == spec.id
 
     perform(play)
 

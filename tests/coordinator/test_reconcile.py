@@ -474,6 +474,80 @@ def test_what_the_kernel_tells_adds_nothing_to_what_the_guard_told() -> None:
     perform(play)
 
 
+def test_what_the_kernel_tells_does_not_replace_the_guards_word_on_an_open_socket() -> None:
+    async def play(stage: Stage) -> None:
+        worker, _, (order,) = await _running(stage)
+        assert worker.welcome is not None
+        spooled = Death("id-w", 1, True, (order.token,), (order.token,))
+        assert stage.gateway.death(spooled, worker.welcome.last_word, nobody)
+        await stage.quiet()
+        stage.coordinator.post(None, Death("id-w", 1, certain=False))
+        await stage.quiet()
+        await worker.leave()
+        await stage.quiet()
+        assert (await stage.row(order.task)).life.lease is Lease.HELD
+
+    perform(play)
+
+
+@pytest.mark.parametrize("open_still", [False, True])
+def test_a_hello_that_a_dead_worker_wrote_ends_with_its_socket(open_still: bool) -> None:
+    async def play(stage: Stage) -> None:
+        worker, client, (order,) = await _running(stage)
+        assert worker.welcome is not None
+        heard: list[bool] = []
+        report, word = Death("id-w", 1, True, (order.token,)), worker.welcome.last_word
+        if not open_still:
+            await worker.leave()
+            await stage.quiet()
+        assert stage.gateway.death(report, word, lambda: heard.append(True))
+        await stage.quiet()
+        assert heard == [True] * (not open_still)
+        # It had written this on another socket before it died.
+        late = Worker(stage.dial())
+        await late.send(stage.hello("w", slots=2, held=(held(order, Phase.STARTED),)))
+        await stage.quiet()
+        spec = stage.spec()
+        await client.keep(spec)
+        await stage.quiet()
+        assert (await stage.row(spec.id)).life.state is State.QUEUED
+        # The kernel tells as well, and knows less.
+        stage.coordinator.post(None, Death("id-w", 1, certain=False))
+        await late.leave()
+        await stage.quiet()
+        life = (await stage.row(order.task)).life
+        assert (life.state, life.lease, life.owed) == (State.QUEUED, Lease.LAPSED, Owed.LOSS)
+        assert heard == [True]
+        other = await stage.worker("other", slots=2)
+        assert {(await other.assigned()).task for _ in range(2)} == {order.task, spec.id}
+
+    perform(play)
+
+
+def test_a_guard_that_heard_only_the_first_welcome_of_its_life_is_believed() -> None:
+    async def play(stage: Stage) -> None:
+        worker, _, (order,) = await _running(stage)
+        assert worker.welcome is not None
+        for _ in range(3):
+            # Its welcome is lost: the guard does not hear of it.
+            lost = Worker(stage.dial())
+            await lost.send(stage.hello("w", held=(held(order, Phase.STARTED),)))
+            await stage.quiet()
+            await lost.leave()
+            await stage.quiet()
+        report = Death("id-w", 1, True, (order.token,))
+        assert stage.gateway.death(report, worker.welcome.last_word, nobody)
+        await stage.quiet()
+        assert (await stage.row(order.task)).life.owed is Owed.LOSS
+        # Another life has another word.
+        again = await stage.worker(incarnation=2)
+        assert again.welcome is not None
+        assert again.welcome.last_word != worker.welcome.last_word
+        assert not stage.gateway.death(Death("id-w", 2, True), worker.welcome.last_word, nobody)
+
+    perform(play)
+
+
 def test_a_death_that_only_the_kernel_tells_of_lapses_as_unheard() -> None:
     async def play(stage: Stage) -> None:
         worker, _, (order,) = await _running(stage)

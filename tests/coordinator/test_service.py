@@ -511,6 +511,31 @@ def test_an_outcome_of_a_hello_is_not_called_settled_where_its_row_was_changed()
     perform(play)
 
 
+def test_no_socket_is_current_whose_newer_hello_was_committed_but_not_answered() -> None:
+    async def play(stage: Stage) -> None:
+        worker, client = await stage.worker(), await stage.client()
+        await client.keep(spec := stage.spec())
+        await worker.settle(await worker.assigned())
+        stage.store.gate = gate = asyncio.Event()
+        await client.submit(stage.spec())
+        await stage.store.reached.wait()
+        # Of the next turn the store refuses a part: what it has is not kept a second time.
+        again = Worker(stage.dial())
+        await again.send(stage.hello())
+        await client.submit(spec)
+        await stage.quiet()
+        stage.store.gate = None
+        gate.set()
+        await stage.quiet()
+        assert [row.epoch for row in await stage.store.worker_rows()] == [2]
+        assert stage.coordinator.state.sessions == {}
+        await worker.until_closed()
+        await again.until_closed()
+        assert (await stage.worker()).epoch == 3
+
+    perform(play)
+
+
 @pytest.mark.parametrize("how", ["silence", "death", "unnamed"])
 def test_a_judgement_of_a_row_that_another_writer_changed_is_made_again(how: str) -> None:
     async def play(stage: Stage) -> None:

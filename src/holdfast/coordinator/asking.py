@@ -65,7 +65,7 @@ class Questions:
             return Reply(ask.ref, None, "store", str(error))
 
     def last_word_is(self, report: Death, last_word: str) -> bool:
-        """Whether a guard's one-use token is the one of its incarnation's newest hello."""
+        """Whether a guard's one-use token is the one that its incarnation was given."""
         row = self._coordinator.state.workers.get(report.identity)
         if row is None:
             return False
@@ -74,8 +74,7 @@ class Questions:
             # has seen yet there can be no word.
             return report.incarnation < row.incarnation
         facts = msgspec.msgpack.decode(row.facts, type=Facts)
-        known = (word for word in (facts.last_word, facts.former_word) if word)
-        return any(hmac.compare_digest(word.encode(), last_word.encode()) for word in known)
+        return hmac.compare_digest(facts.last_word.encode(), last_word.encode())
 
     async def find(self, text: str) -> Task:
         """Return the one task whose id begins with a prefix.
@@ -142,8 +141,11 @@ class Questions:
 
     async def _drain(self, parameters: dict[str, Any]) -> Any:
         name = _text(parameters, "worker")
-        for session in self._coordinator.state.sessions.values():
+        state = self._coordinator.state
+        for session in state.sessions.values():
             if name in (session.name, session.identity):
+                # Its socket may break before it reads this: the next session says it again.
+                state.drained[session.identity] = session.incarnation
                 session.offer.open = False
                 session.send(DrainOrder())
                 return {"worker": session.name, "draining": True}

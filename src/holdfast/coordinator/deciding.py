@@ -90,9 +90,10 @@ def _closed(turn: Turn, session: WorkerSession) -> None:
     """The socket was read to its end; a death that was told of can be judged now."""
     turn.dismiss(session, "its socket closed")
     replaced = turn.session(session.identity) is not None
-    report = turn.state.reported.get(session.identity)
-    # The report stays until the next hello: this turn may have to be decided once more.
-    if not replaced and report is not None and report.incarnation == session.incarnation:
+    # The report stays until the next life: this turn may have to be decided once more, and a hello
+    # that was written before the death may be read after it.
+    report = turn.state.death_of(session.identity, session.incarnation)
+    if not replaced and report is not None:
         reconcile.death(turn, report)
 
 
@@ -105,12 +106,15 @@ def _view(turn: Turn, session: WorkerSession, view: View) -> None:
 
 
 def _death(turn: Turn, death: Death) -> None:
-    """Judge a death once all that the dead one said was read."""
+    """Judge a death once all that the dead one said was read.
+
+    Until then its guard's word stands: the kernel knows no more than that it is dead.
+    """
     session = turn.session(death.identity)
-    if session is not None and session.incarnation == death.incarnation:
-        turn.state.reported[death.identity] = death
-    else:
+    if session is None or session.incarnation != death.incarnation:
         reconcile.death(turn, death)
+    elif death.certain or turn.state.death_of(death.identity, death.incarnation) is None:
+        turn.state.reported[death.identity] = death
 
 
 def _tick(turn: Turn, tick: Tick, terms: Terms) -> None:

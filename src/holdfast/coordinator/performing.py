@@ -32,8 +32,9 @@ def perform(turn: Turn, now: float, *, distrust: bool) -> bool:
         state.names[row.name] = row.identity
     for session, answers in turn.welcomed:
         _welcome(state, session, answers, now)
-        # A report on its former life, which this hello has ended, waits for nothing any more.
-        state.judged(session.identity)
+        if session.identity not in state.reported:
+            # A report on its former life, which this hello has ended, waits for nothing any more.
+            state.judged(session.identity)
     for client, pairs in turn.accepted.items():
         _accept(client, pairs)
     for client, task_id in turn.watched:
@@ -63,12 +64,17 @@ def perform(turn: Turn, now: float, *, distrust: bool) -> bool:
 
 
 def _unwelcome(turn: Turn) -> None:
-    """Close the sessions that this turn would welcome, with nothing said on them."""
+    """Close the sessions that this turn would welcome, with nothing said on them.
+
+    Their epochs are committed, so that the sessions before them are over as well.
+    """
     strangers = dict.fromkeys(session for session, _ in turn.welcomed)
     turn.welcomed.clear()
     turn.effects = [effect for effect in turn.effects if effect[1] not in strangers]
     for session in strangers:
-        turn.dismiss(session, "part of its hello must be decided again")
+        for each in (session, turn.state.sessions.get(session.identity)):
+            if each is not None:
+                turn.dismiss(each, "part of its hello must be decided again")
 
 
 def _welcome(
@@ -81,8 +87,13 @@ def _welcome(
     if old is not None:
         dismiss(state, old, "replaced by a newer session of this worker", now)
     state.sessions[session.identity] = session
+    life = (session.identity, session.incarnation)
+    if state.death_of(*life) is not None:
+        # It died after it wrote its hello: it ends with its socket, and gets nothing before.
+        session.offer.open = False
+    else:
+        state.reported.pop(session.identity, None)
     state.come(session.offer)
-    state.reported.pop(session.identity, None)
     state.lapsed.pop(session.identity, None)
     for answer in answers:
         if answer.answer is Answer.KEEP:

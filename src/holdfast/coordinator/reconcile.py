@@ -16,11 +16,12 @@ from holdfast.coordinator.state import CoordinatorState
 from holdfast.coordinator.turn import Turn
 from holdfast.core import lease
 from holdfast.core.lifecycle import Judgement
-from holdfast.core.session import Admission, Known, admit
+from holdfast.core.session import Admission, admit
 from holdfast.model.ids import Token
 from holdfast.model.messages import (
     PROTOCOL,
     Answered,
+    DrainOrder,
     Ended,
     Goodbye,
     HeldLease,
@@ -51,8 +52,7 @@ class Facts(msgspec.Struct, frozen=True):
     python: str
     version: str
     last_word: str
-    former_word: str = ""
-    """That of the hello before: the guard may not have heard the newer one yet."""
+    """One for a whole life: its guard may not have heard any of the later welcomes."""
 
 
 def hello(
@@ -75,12 +75,12 @@ def hello(
     # It was heard before, but silence counts from here: in between we may not have listened.
     session.heard = turn.now
     session.epoch = max(same.epoch if same else 0, row.epoch if row else 0) + 1
-    session.last_word = turn.rng.randbytes(_LAST_WORD_BYTES).hex()
+    session.last_word = _last_word(turn, said)
     answers = [_outcome_answer(turn, said, outcome) for outcome in whole.outcomes]
     settled: dict[bytes, None] = {outcome.token: None for outcome in whole.outcomes}
     answers += [_lease_answer(turn, said, held) for held in said.held if held.token not in settled]
     _lapse_unnamed(turn, said, settled)
-    turn.workers[said.identity] = _row(turn, session, same)
+    turn.workers[said.identity] = _row(turn, session)
     turn.welcomed.append((session, tuple(answers)))
     welcomed, rest = _pages(said, answers)
     turn.say(
@@ -96,6 +96,9 @@ def hello(
             welcomed,
         ),
     )
+    if state.drained.get(said.identity) == said.incarnation and not said.draining:
+        session.offer.open = False
+        turn.say(session, DrainOrder())
     for answer in rest:
         turn.say(session, Answered(answer.task, answer.token, answer.answer))
 
@@ -133,12 +136,16 @@ def _refuse(turn: Turn, session: WorkerSession, verdict: Admission) -> None:
     turn.dismiss(session, goodbye.text)
 
 
-def _row(turn: Turn, session: WorkerSession, same: Known | None) -> WorkerRow:
+def _last_word(turn: Turn, said: WorkerHello) -> str:
+    """Return the word by which the guard of this life will prove itself."""
+    row = turn.workers.get(said.identity) or turn.state.workers.get(said.identity)
+    if row is not None and row.incarnation == said.incarnation:
+        return msgspec.msgpack.decode(row.facts, type=Facts).last_word
+    return turn.rng.randbytes(_LAST_WORD_BYTES).hex()
+
+
+def _row(turn: Turn, session: WorkerSession) -> WorkerRow:
     said = session.hello
-    former_word = ""
-    if same is not None and same.incarnation == said.incarnation:
-        row = turn.workers.get(said.identity) or turn.state.workers[said.identity]
-        former_word = msgspec.msgpack.decode(row.facts, type=Facts).last_word
     facts = Facts(
         slots=said.slots,
         concurrent_slots=said.concurrent_slots,
@@ -151,7 +158,6 @@ def _row(turn: Turn, session: WorkerSession, same: Known | None) -> WorkerRow:
         python=said.python,
         version=said.version,
         last_word=session.last_word,
-        former_word=former_word,
     )
     return WorkerRow(
         identity=said.identity,
@@ -223,11 +229,12 @@ def death(turn: Turn, fact: Death) -> None:
     if row is None or row.incarnation != fact.incarnation:
         turn.count("deaths_late")
         return
-    if not fact.certain and turn.state.buried.get(fact.identity) == fact.incarnation:
+    buried = turn.state.buried.get(fact.identity)
+    if not fact.certain and buried is not None and buried.incarnation == fact.incarnation:
         # Its guard told before, and more exactly: what it spooled waits for the restart.
         return
     if fact.certain:
-        turn.state.buried[fact.identity] = fact.incarnation
+        turn.state.buried[fact.identity] = fact
     _close(turn, fact.identity, "dead")
     started, spooled = dict.fromkeys(fact.started), dict.fromkeys(fact.spooled)
     for task in turn.held_by(fact.identity):

@@ -7,6 +7,7 @@ offers from hellos, watchers from clients that watch again, paces from the next 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import chain
 
 from holdfast.coordinator.facts import Death
 from holdfast.coordinator.sessions import ClientSession, WorkerSession
@@ -44,8 +45,10 @@ class CoordinatorState:
         self.clients: dict[ClientSession, None] = {}
         self.heard: dict[str, float] = {}
         """Worker identity → when it was last heard, on the monotonic clock."""
-        self.buried: dict[str, int] = {}
-        """Worker identity → the incarnation whose death its guard told of."""
+        self.buried: dict[str, Death] = {}
+        """Worker identity → the report of a death that was judged, as its guard told it."""
+        self.drained: dict[str, int] = {}
+        """Worker identity → the incarnation that was asked to leave."""
         self.lapsed: dict[str, dict[bytes, bytes]] = {}
         """Worker identity → token and task of leases that lapsed since its newest hello."""
         self.swept = 0.0
@@ -79,6 +82,13 @@ class CoordinatorState:
             present=identity in self.sessions or bool(self.held.get(identity)),
             outages=row.outages,
         )
+
+    def death_of(self, identity: str, incarnation: int) -> Death | None:
+        """Return what was told of the death of this life; its guard's word before the kernel's."""
+        for told in (self.buried.get(identity), self.reported.get(identity)):
+            if told is not None and told.incarnation == incarnation:
+                return told
+        return None
 
     def namesake(self, name: str) -> Known | None:
         """Return the worker that bears a name now; one that has taken another name does not."""
@@ -201,7 +211,8 @@ class CoordinatorState:
         if now < self.forget_at:
             return
         self.forget_at = now + _FORGET_SECONDS
-        for identity in dict.fromkeys([*self.heard, *self.buried, *self.lapsed, *self.reported]):
+        told = (self.heard, self.buried, self.lapsed, self.reported, self.drained)
+        for identity in dict.fromkeys(chain.from_iterable(told)):
             if identity in self.held or identity in self.sessions:
                 continue
             # Of one that was never heard, the time counts from here.
@@ -210,4 +221,5 @@ class CoordinatorState:
                 self.buried.pop(identity, None)
                 self.lapsed.pop(identity, None)
                 self.reported.pop(identity, None)
+                self.drained.pop(identity, None)
                 self.judged(identity)
