@@ -247,6 +247,32 @@ def test_a_claim_for_who_was_given_up(court: Court) -> None:
     assert court.accuses("whose session is closed")
 
 
+def test_a_claim_for_whose_death_was_judged(court: Court) -> None:
+    court.records.buried["w", 1] = None
+    court.insert(replace(CLAIMED, incarnation=2))
+    assert not court.records.violations
+    court.update(replace(LAPSED, incarnation=2), "worker silent")
+    court.commit(workers=[hello_row(1, 1)])
+    again = replace(CLAIMED, version=4, fence=2, token=Token(b"u" * 16), used=Charges(losses=1))
+    court.update(again)
+    assert court.accuses("whose death was judged")
+
+
+@pytest.mark.parametrize(
+    ("told", "silent", "guilty"),
+    [(1.0, 5.0, True), (None, 5.0, False), (0.0, 5.0, False), (1.0, 10.1, False)],
+)
+def test_a_spooled_outcome_that_was_not_waited_for(
+    court: Court, told: float | None, silent: float, guilty: bool
+) -> None:
+    court.dies(spooled=(TOKEN,)).insert(CLAIMED)
+    court.records.hear("w", court.now - silent)
+    if told is not None:
+        court.records.believed["w", 1] = court.now - told
+    court.update(replace(LAPSED, owed=Owed.UNHEARD), "worker silent", owed="unheard")
+    assert court.accuses("told to be spooled") is guilty
+
+
 def test_a_claim_before_its_time(court: Court) -> None:
     court.commit(inserts=[Task(replace(SPEC, due_ms=court.wall_ms + 1), CLAIMED)])
     assert court.accuses("before it was due")

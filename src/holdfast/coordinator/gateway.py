@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 from holdfast.coordinator.asking import Questions
 from holdfast.coordinator.facts import Closed, Death, Hello, Tick
-from holdfast.coordinator.kin import Kin
+from holdfast.coordinator.kin import Kindred
 from holdfast.coordinator.service import Coordinator
 from holdfast.coordinator.sessions import ClientSession, Session, WorkerSession
 from holdfast.errors import (
@@ -66,7 +66,7 @@ _FROM_CLIENT = (Submit, Watch, SetWanted, PutCode)
 
 
 class Gateway:
-    """All sessions of one coordinator."""
+    """All sessions of one coordinator. `kin` watches the workers of its own host, where it can."""
 
     def __init__(
         self,
@@ -75,12 +75,12 @@ class Gateway:
         *,
         version: str,
         python: str,
-        here: str = "",
+        kin: Kindred | None = None,
     ) -> None:
         self._coordinator = coordinator
         self._questions = questions
         self._version = version
-        self._kin = Kin(here, lambda death: coordinator.post(None, death)) if here else None
+        self._kin = kin
         self._python = python
         self._tasks = TaskSet(_LOG)
         self._sessions: dict[Session, asyncio.Task[None]] = {}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from typing import Protocol
 
 from holdfast.coordinator.facts import Death
 from holdfast.model.messages import WorkerHello
@@ -17,6 +18,14 @@ from holdfast.model.messages import WorkerHello
 GUARD_SECONDS = 1.0
 """How long the guard of a dead worker has to tell before we do."""
 _WATCHED_MAX = 1_000
+
+
+class Kindred(Protocol):
+    """Watches processes of workers, as far as it can see them."""
+
+    def follow(self, hello: WorkerHello) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class Kin:

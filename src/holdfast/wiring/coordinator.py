@@ -117,6 +117,7 @@ def _assemble(
     from holdfast.coordinator.asking import Questions
     from holdfast.coordinator.gateway import Gateway
     from holdfast.coordinator.host import Host
+    from holdfast.coordinator.kin import Kin
     from holdfast.coordinator.service import Coordinator
     from holdfast.entropy import BulkEntropy
     from holdfast.interpreter import python_version
@@ -142,9 +143,8 @@ def _assemble(
     reader = SQLiteReader(database)
     questions = Questions(coordinator, reader)
     here = boot_id()
-    gateway = Gateway(
-        coordinator, questions, version=__version__, python=python_version(), here=here
-    )
+    kin = Kin(here, lambda death: coordinator.post(None, death)) if here else None
+    gateway = Gateway(coordinator, questions, version=__version__, python=python_version(), kin=kin)
     linger = settings.linger_seconds if settings.embedded else 0.0
     return _Parts(
         store=store,

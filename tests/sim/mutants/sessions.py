@@ -9,6 +9,7 @@ from holdfast.coordinator import deciding, reconcile, service, tasks
 from holdfast.coordinator.deciding import Terms
 from holdfast.coordinator.facts import Death, Tick
 from holdfast.coordinator.sessions import WorkerSession
+from holdfast.coordinator.state import CoordinatorState
 from holdfast.coordinator.turn import PLACING, Turn
 from holdfast.core.session import Admission, Known, Ledger, admit
 from holdfast.model.messages import Ended, Started, View, WorkerHello
@@ -77,6 +78,30 @@ def deaths_do_not_wait_for_the_inbox(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(deciding, "_death", lambda turn, death: reconcile.death(turn, death))
 
 
+def the_kernels_word_replaces_the_guards(patch: pytest.MonkeyPatch) -> None:
+    """Death: what its guard named is forgotten when the kernel tells of it as well."""
+
+    def death(turn: Turn, told: Death) -> None:
+        session = turn.session(told.identity)
+        if session is not None and session.incarnation == told.incarnation:
+            turn.state.reported[told.identity] = told
+            return
+        turn.state.buried.pop(told.identity, None)
+        reconcile.death(turn, told)
+
+    patch.setattr(deciding, "_death", death)
+
+
+def the_dead_are_served(patch: pytest.MonkeyPatch) -> None:
+    """Death: a hello that was read after the death of its worker is answered like any other."""
+    patch.setattr(CoordinatorState, "death_of", _reported_only)
+
+
+def _reported_only(self: CoordinatorState, identity: str, incarnation: int) -> Death | None:
+    told = self.reported.get(identity)
+    return told if told is not None and told.incarnation == incarnation else None
+
+
 def a_closed_session_gets_work(patch: pytest.MonkeyPatch) -> None:
     """Silence, death: tasks are claimed for a worker that the same turn gives up."""
     original = Turn.is_current
@@ -127,6 +152,8 @@ SESSIONS = (
     Mutant(digest_compared_past_the_last_assignment_read, 0, calm=False),
     Mutant(late_death_report_accepted, 25),
     Mutant(deaths_do_not_wait_for_the_inbox, 12),
+    Mutant(the_kernels_word_replaces_the_guards, 89),
+    Mutant(the_dead_are_served, 40),
     Mutant(a_closed_session_gets_work, 13),
     Mutant(half_a_lease_is_a_lease, 3),
     Mutant(silence_is_never_judged, 0),

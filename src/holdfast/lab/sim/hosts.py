@@ -13,6 +13,7 @@ from collections.abc import Callable
 from holdfast.coordinator.asking import Questions
 from holdfast.coordinator.facts import Death
 from holdfast.coordinator.gateway import Gateway
+from holdfast.coordinator.kin import GUARD_SECONDS
 from holdfast.coordinator.service import Coordinator
 from holdfast.core.peer import Offer
 from holdfast.errors import StoreDoubtError, StoreFullError
@@ -26,6 +27,7 @@ from holdfast.lab.sim.network import End, SimDialer
 from holdfast.lab.sim.plan import WorkerPlan, stream
 from holdfast.lab.sim.stage import Stage
 from holdfast.lab.sim.storage import DiskState, FaultyStore, SimRoom, StoreWatch, kinds_of
+from holdfast.model.messages import WorkerHello
 from holdfast.observe import Counters, TaskSet, logger
 from holdfast.ports import Order
 from holdfast.stores.connections import memory_disk
@@ -56,6 +58,7 @@ class CoordinatorHost:
         self._gateway: Gateway | None = None
         self._sessions: TaskSet | None = None
         self._ready: asyncio.Event | None = None
+        self.kin: SimKin | None = None
 
     def start(self) -> None:
         """Start a process."""
@@ -90,8 +93,14 @@ class CoordinatorHost:
         )
         self._ready = coordinator.ready
         reader = SQLiteReader(self.database, inline=True)
+        self.kin = SimKin(stage, party, lambda death: coordinator.post(None, death))
+        questions = Questions(coordinator, reader)
         self._gateway = Gateway(
-            coordinator, Questions(coordinator, reader), python="3.11", version="sim"
+            coordinator,
+            questions,
+            python="3.11",
+            version="sim",
+            kin=self.kin if stage.plan.one_host else None,
         )
         self._sessions = tasks = TaskSet(logger("sim"))
         heart = tasks.watched("coordinator", coordinator.run())
@@ -158,13 +167,52 @@ class CoordinatorHost:
 
     def _take(self, party: Party, death: Death, word: str, answered: Callable[[], None]) -> None:
         gateway = self._gateway if party is self.party else None
+        if gateway is None:
+            return
+        life, records = (death.identity, death.incarnation), self._stage.records
+
+        def judged() -> None:
+            records.buried[life] = None
+            answered()
+
         # A guard repeats itself until it was refused, or until what it said is committed.
-        if gateway is not None and not gateway.death(death, word, answered):
+        if gateway.death(death, word, judged):
+            records.believed.setdefault(life, self._stage.loop.time())
+        else:
             answered()
 
     def close(self) -> None:
         """Let go of the database."""
         self.database.close()
+
+
+class SimKin:
+    """`kin.Kindred` of one coordinator process: the kernel that it shares with its workers."""
+
+    def __init__(self, stage: Stage, party: Party, tell: Callable[[Death], None]) -> None:
+        self._stage = stage
+        self._party = party
+        self._tell = tell
+        self._watched: dict[tuple[str, int], None] = {}
+
+    def follow(self, hello: WorkerHello) -> None:
+        """Watch the process of a worker that lives."""
+        life = (hello.identity, hello.incarnation)
+        if life not in self._stage.records.died:
+            self._watched[life] = None
+
+    def ended(self, identity: str, incarnation: int) -> None:
+        """A process ended: tell of it, after its guard had its moment."""
+        if (identity, incarnation) in self._watched:
+            del self._watched[identity, incarnation]
+            loop = self._stage.loop
+            death = Death(identity, incarnation, certain=False)
+            when = loop.time() + GUARD_SECONDS
+            loop.call_at(when, self._tell, death, context=self._party.context)
+
+    def close(self) -> None:
+        """Watch nobody any more."""
+        self._watched.clear()
 
 
 class WorkerHost:
@@ -291,6 +339,8 @@ class WorkerHost:
 
     def _gone(self, party: Party) -> None:
         self._stage.records.died[self.name, self.disk.incarnation] = self._stage.loop.time()
+        if self._coordinator.kin is not None:
+            self._coordinator.kin.ended(self.name, self.disk.incarnation)
         self._stage.loop.kill(party)
         self._stage.net.drop(party)
 

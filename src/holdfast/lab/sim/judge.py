@@ -194,6 +194,8 @@ class Judge:
             self._blame(task, "it was claimed after its cancel was committed")
         if life.worker in records.given_up:
             self._blame(task, f"it was claimed for {life.worker}, whose session is closed")
+        if (life.worker, life.incarnation) in records.buried:
+            self._blame(task, f"it was claimed for {life.worker}, whose death was judged")
         if task.spec.due_ms > self._outside.latest_wall_ms():
             self._blame(task, "it was claimed before it was due")
         if life.worker in life.avoid.split() and life.avoid_until_ms > life.claimed_ms:

@@ -21,6 +21,8 @@ LAPSES = (SILENT, DIED, UNNAMED)
 GIVEN_UP = (SILENT, DIED)
 """Those that close the session of who held the lease."""
 SLACK_SECONDS = 0.001
+UNDECIDED_SECONDS = 0.1
+"""What a turn gathered so long before it decided may still be without the newest report."""
 TICKS_UNSEEN = 1.5
 """A coordinator that was frozen for less than this many of its ticks may not know of it."""
 
@@ -52,7 +54,7 @@ class Lapses:
         records.hasty.pop(before.token, None)
         if event.kind == SILENT:
             records.unheard[before.token] = None
-            self._silent(before)
+            yield from self._silent(before)
         elif (before.worker, before.incarnation) not in records.died and event.kind == DIED:
             yield f"{before.worker} was declared dead, and lives"
         elif event.kind == DIED:
@@ -62,17 +64,26 @@ class Lapses:
         else:
             yield from self._unnamed(before, hello)
 
-    def _silent(self, before: Life) -> None:
+    def _silent(self, before: Life) -> Iterator[str]:
         records, worker = self._records, before.worker
-        if (worker, before.incarnation) in records.died:
-            return
         grain = TICKS_UNSEEN * min(1.0, self._lease_seconds / 10)
         listened = records.listened_seconds(worker, grain_seconds=grain)
         worn = records.outages.get(worker, 0) >= OUTAGES_IN_A_ROW_MAX
         due = OUTAGE_CREDIT_SECONDS_MIN if worn else self._lease_seconds
-        if listened < min(due, self._lease_seconds) - SLACK_SECONDS:
+        if listened >= min(due, self._lease_seconds) - SLACK_SECONDS:
+            return
+        if (worker, before.incarnation) not in records.died:
             text = f"{worker} was silent for {listened:.3f} s of {due:g} s"
             records.hasty[before.token] = text
+        elif before.lease is Lease.HELD and self._was_told_spooled(before):
+            yield f"after {listened:.3f} s it did not wait for its outcome, told to be spooled"
+
+    def _was_told_spooled(self, before: Life) -> bool:
+        """Whether this coordinator knew by then that the outcome rests in a spool."""
+        life, records = (before.worker, before.incarnation), self._records
+        taken_at = records.believed.get(life)
+        known = taken_at is not None and taken_at < records.decided[0] - UNDECIDED_SECONDS
+        return known and before.token in records.testaments[life].spooled
 
     def _died(self, before: Life, owed: str, hello: WorkerRow | None) -> Iterator[str]:
         worker, token = before.worker, before.token

@@ -105,6 +105,11 @@ _AMBUSHES = (
     ("crash WorkerHello", 1),
     ("crash Started", 2),
     ("crash Ended", 3),
+    # After a partition its sender dies and stays dead for a while; it arrives when the guard of its
+    # sender has told.
+    ("bury WorkerHello", 2),
+    # A partition keeps it, in which what it tells of ends; the sender dies as it comes back.
+    ("spool Started", 4),
     # It is the first that a partition keeps.
     ("partition WorkerHello", 1),
     ("partition Started", 4),
@@ -121,6 +126,9 @@ _AMBUSHES = (
 _OF_COORDINATOR = ("Assign", "Answered", "WishTold")
 _PARTED_LEASES = {"partition": (0.5, 1.2, 1.2), "deafness": (1.2,)}
 """How long these last, in leases."""
+_DEAD_SECONDS = (1.5, 4.0)
+_DEATHS_AFTER_MS = {"bury": (50, 2_500), "spool": (2_100,)}
+"""How long these are cut off before they die: long enough for a spool to be written, or not."""
 DEAF_LEASES = (0.1, 0.6)
 """When the coordinator freezes, and for how long, in leases."""
 _STORMS = (
@@ -167,10 +175,13 @@ def ambushes(
         what, kind = flavour.split()
         leases = _PARTED_LEASES.get(what)
         seconds = lease_seconds * rng.choice(leases) if leases else rng.choice((0.001, 0.2, 1.0))
+        parted_ms = 0
+        if what in _DEATHS_AFTER_MS:
+            seconds, parted_ms = rng.choice(_DEAD_SECONDS), rng.choice(_DEATHS_AFTER_MS[what])
         at = rng.uniform(0.05, heal_at * 0.9)
         worker = rng.choice(workers)
         target = COORDINATOR if kind in _OF_COORDINATOR else worker
-        drawn.append(Fault(FaultKind.AMBUSH, at, target, seconds, flavour))
+        drawn.append(Fault(FaultKind.AMBUSH, at, target, seconds, flavour, parted_ms))
     return drawn
 
 

@@ -15,11 +15,13 @@ from holdfast.lab.sim.coverage import Point
 from holdfast.lab.sim.hosts import CoordinatorHost, WorkerHost
 from holdfast.lab.sim.loop import Party
 from holdfast.lab.sim.misfortunes import COORDINATOR, DEAF_LEASES, Fault, FaultKind
-from holdfast.lab.sim.network import End
+from holdfast.lab.sim.network import HELLO, End
 from holdfast.lab.sim.stage import Stage
 
 STRIKE_SECONDS = 0.0005
 """How much later than the frame that it waited for an ambush strikes."""
+BURIED_SECONDS = 0.3
+"""How long a hello is held up whose sender died: its guard has told by then."""
 
 
 class Nemesis:
@@ -125,6 +127,9 @@ class Nemesis:
 
     def _ambush(self, fault: Fault) -> bool:
         what, kind = fault.flavour.split()
+        if what == "bury":
+            # Of a life that was welcomed once: its guard knows a word to prove itself by.
+            self._cut_off_for(fault.target, fault.number / 1000)
         self._stage.net.trap(fault.target, kind, partial(self._sprung, fault, what))
         # It counts when the frame is sent.
         return False
@@ -139,12 +144,24 @@ class Nemesis:
             if what == "deafness":
                 stage.loop.later(DEAF_LEASES[0] * stage.plan.lease_seconds, self._deafen)
             return
+        if what == "spool":
+            self._cut_off_for(fault.target, fault.number / 1000)
+            stage.net.trap(fault.target, HELLO, partial(self._unheard, fault))
+            return
         if what == "vanish":
             stage.net.swallow(end)
             return
         stage.net.hold_up(end)
         strike = stage.net.break_off if what == "cut" else partial(self._kill_ambushed, fault)
         stage.loop.later(STRIKE_SECONDS, strike, end)
+        if what == "bury":
+            stage.loop.later(BURIED_SECONDS, stage.net.let_go, end)
+
+    def _unheard(self, fault: Fault, end: End) -> None:
+        """A hello is about to be sent: it is lost, and its sender dies."""
+        later = self._stage.loop.later
+        later(STRIKE_SECONDS, self._stage.net.lose, end)
+        later(STRIKE_SECONDS, self._kill_ambushed, fault, end)
 
     def _deafen(self) -> None:
         """Freeze the coordinator, at most until all heals."""
@@ -164,6 +181,11 @@ class Nemesis:
         stage.net.silence(name, outward=True, inward=True, hanging=False)
         self._cut_off[name] = self._cut_off.get(name, 0) + 1
         stage.loop.later(seconds, self._rejoin, name, False)
+
+    def _cut_off_for(self, name: str, seconds: float) -> None:
+        """Cut all connections of a host, and let it open none for so long."""
+        self._part(name, seconds)
+        self._stage.net.cut(name)
 
     def _cut(self, fault: Fault) -> bool:
         return self._stage.net.cut(fault.target) > 0

@@ -29,6 +29,8 @@ NOTICE_SECONDS_MAX = 0.3
 HELLO = "WorkerHello"
 OVERTAKEN_SECONDS = (0.001, 0.003, 0.5)
 """How much later than the hello that overtook it a frame arrives that was held up, at most."""
+REST_SECONDS = 1.0
+"""How much later than the first frame the rest arrives of what was held up, its end as well."""
 
 
 class Listener(Protocol):
@@ -328,6 +330,18 @@ class Network:
         """Let all that is sent from here on arrive only after a later hello of the same host."""
         self.way_to(end.other).late = True
 
+    def let_go(self, end: End) -> None:
+        """Let the first of what is held up on a connection arrive now, and the rest soon."""
+        way = self.way_to(end.other)
+        if way.held and not way.silent:
+            self._deliver(way)
+        self.loop.later(REST_SECONDS, self._arrive_late, way)
+
+    def lose(self, end: End) -> None:
+        """Lose what is on its way from one end; the other one sees a reset."""
+        self._lose(self.way_to(end.other))
+        end.other.fail("reset: the peer's process died")
+
     def swallow(self, end: End) -> None:
         """Let the next frame vanish that is sent at this end, and no other."""
         self.way_to(end.other).vanishing = True
@@ -402,9 +416,12 @@ class Network:
 
     def _flush(self, way: Way) -> None:
         while way.held and not way.silent and not way.late:
-            frame, whole = way.held.popleft()
-            way.flying -= 1
-            way.to.arrive(frame, whole=whole)
+            self._deliver(way)
+
+    def _deliver(self, way: Way) -> None:
+        frame, whole = way.held.popleft()
+        way.flying -= 1
+        way.to.arrive(frame, whole=whole)
 
     def _cut(self, end: End) -> None:
         for each in (end, end.other):

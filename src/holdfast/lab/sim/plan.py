@@ -78,6 +78,8 @@ class Plan:
     heal_at: float
     lease_seconds: float
     beat_seconds: float
+    one_host: bool
+    """Whether the workers share the coordinator's host, whose kernel tells of their deaths."""
 
     @property
     def work_seconds(self) -> float:
@@ -129,6 +131,7 @@ def draw(seed: int, *, faults_max: int | None = None) -> Plan:
         heal_at=heal_at,
         lease_seconds=lease_seconds,
         beat_seconds=lease_seconds / 10,
+        one_host=stream(seed, "one host").random() < _ONE_HOST,
     )
 
 
@@ -174,6 +177,7 @@ _CONVOY_FIRST = 3
 _CONVOY_REST = (12, 30)
 _CONVOY_LONG_MS = (200, 1_500)
 _ECLIPSES = 0.3
+_ONE_HOST = 0.5
 _MARATHON_LEASES = (3.0, 4.0)
 
 

@@ -37,6 +37,10 @@ class Records:
     """(worker, incarnation) → when it died."""
     testaments: dict[tuple[str, int], Death] = field(default_factory=dict)
     """(worker, incarnation) → what its guard tells of it after its death."""
+    believed: dict[tuple[str, int], float] = field(default_factory=dict)
+    """(worker, incarnation) → when the present coordinator took its guard's report."""
+    buried: dict[tuple[str, int], None] = field(default_factory=dict)
+    """(worker, incarnation) whose guard's report the present coordinator has judged."""
     given_up: dict[str, None] = field(default_factory=dict)
     """Workers whose session was closed for silence or death, until their next hello."""
     unheard: dict[bytes, None] = field(default_factory=dict)
@@ -64,6 +68,8 @@ class Records:
         """A coordinator begins to live."""
         self.coordinator_since = now
         self.stalls.clear()
+        self.believed.clear()
+        self.buried.clear()
 
     def listened_seconds(self, worker: str, *, grain_seconds: float) -> float:
         """Return for how long a coordinator had heard nothing of a worker when it decided.
