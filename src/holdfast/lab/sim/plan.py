@@ -84,9 +84,8 @@ class Plan:
     @property
     def work_seconds(self) -> float:
         """How long all of its tasks take one after another, with all that repeats by itself."""
-        return sum(
-            _RUNS.get(task.behaviour.do, 1) * task.behaviour.ms / 1000 for task in self.submissions
-        )
+        behaviours = (task.behaviour for task in self.submissions)
+        return sum(_RUNS.get(each.do, 1) * each.ms for each in behaviours) / 1000
 
 
 def stream(seed: int, name: str) -> random.Random:
