@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from holdfast.model.messages import Ended
 from holdfast.model.outcome import Answer
-from tests.core.wording import number_of, said
-from tests.worker.kit import Stage, begin, cut, play
+from tests.core.wording import number_of, said, token
+from tests.worker.kit import Session, Stage, begin, cut, play
 
 # --- The spool ---------------------------------------------------------------------------------
 
@@ -73,6 +75,61 @@ def test_a_spool_that_fails_is_tried_again() -> None:
         await asyncio.sleep(2)
         stage.engine.end(2)
         await stage.spool.holds(2)
+
+    play(scene)
+
+
+async def saving(stage: Stage) -> Session:
+    """Return a new session, not welcomed yet, whose hello names outcome 1 while it is saved."""
+    session = await begin(stage)
+    await session.assign(1, 2)
+    await stage.engine.did("hand", 2)
+    await cut(stage, session)
+    stage.spool.gate = asyncio.Event()
+    stage.engine.end(1)
+    await stage.spool.saving.wait()
+    stage.coordinator.down = False
+    again = await stage.coordinator.session()
+    _, outcomes = await again.hello()
+    assert [number_of(each.token) for each in outcomes] == [1]
+    return again
+
+
+@pytest.mark.parametrize("failures", [0, 1])
+def test_an_outcome_answered_while_it_is_saved_is_forgotten_on_disk_and_by_the_guard(
+    failures: int,
+) -> None:
+    async def scene(stage: Stage) -> None:
+        again = await saving(stage)
+        await again.welcome(said(1, Answer.SETTLED), said(2, Answer.KEEP), epoch=2)
+        stage.engine.end(2)
+        await again.hear_ended(2)
+        assert stage.guard.named("done") == [1]
+        assert stage.spool.gate is not None
+        stage.spool.forget_failures = failures
+        stage.spool.gate.set()
+        await asyncio.sleep(8)
+        # The other one came meanwhile, and is not answered yet.
+        assert list(stage.spool.kept) == [token(2)]
+        await again.settle(2)
+        await stage.spool.holds(0)
+        assert stage.guard.named("spooled") == [2]
+        assert stage.guard.named("done") == [1, 2]
+
+    play(scene)
+
+
+def test_an_outcome_answered_while_the_disk_fails_is_not_saved_again() -> None:
+    async def scene(stage: Stage) -> None:
+        again = await saving(stage)
+        stage.spool.failures = 1
+        await again.welcome(said(1, Answer.SETTLED), said(2, Answer.KEEP), epoch=2)
+        await asyncio.sleep(0.1)
+        assert stage.spool.gate is not None
+        stage.spool.gate.set()
+        await asyncio.sleep(60)
+        assert (stage.spool.failures, stage.spool.saves, stage.spool.kept) == (0, 0, {})
+        assert stage.guard.named("spooled") == []
 
     play(scene)
 
