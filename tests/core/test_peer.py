@@ -50,6 +50,8 @@ from tests.core.wording import (
     wish,
 )
 
+OTHER = ("store-b", 1)
+
 
 class Play:
     """One peer: `>>` is what it hears, and `heard` is what that asks of the shell."""
@@ -247,6 +249,7 @@ def test_a_welcome_judges_each_lease_that_was_named(play: Play) -> None:
         said(6, Answer.UNKNOWN),
         said(7, Answer.SETTLED),
         epoch=2,
+        store=OTHER,
     )
     assert heard.stops == [token(2), token(3), token(5)]
     assert heard.answered == [(token(7), Answer.SETTLED)]
@@ -254,6 +257,44 @@ def test_a_welcome_judges_each_lease_that_was_named(play: Play) -> None:
     # 6 runs on for the store that gave it, but this one is not told of it in views.
     assert list(play.peer.leases) == [token(1), token(4), token(6)]
     assert play.peer.view() == View(2, 0, 1 ^ 4, ((token(1), 2),))
+
+
+def test_a_stranger_is_named_as_one_until_the_store_that_gave_it_answers(play: Play) -> None:
+    _ = play >> [assign(1, 5), assign(2, 6, wish=1)]
+    play.start(5)
+    play.start(6)
+    play.hello()
+    unknown = (said(5, Answer.UNKNOWN), said(6, Answer.UNKNOWN))
+    assert (play >> welcome(*unknown, epoch=1, store=OTHER)).stops == []
+    _ = play >> assign(1, 7)
+    for _ in range(2):
+        again = play.hello()
+        assert (again.store, again.timeline) == OTHER
+        assert again.held == (
+            HeldLease(task(7), token(7), Phase.ASSIGNED, 0),
+            HeldLease(task(5), token(5), Phase.STARTED, 0, stranger=True),
+            HeldLease(task(6), token(6), Phase.STARTED, 1, stranger=True),
+        )
+        kept = said(7, Answer.KEEP)
+        assert (play >> welcome(kept, *unknown, epoch=2, store=OTHER)).stops == []
+        play.holds(7)
+    play.hello()
+    strange = (said(5, Answer.KEEP), said(6, Answer.STOP), said(7, Answer.UNKNOWN))
+    heard = play >> welcome(*strange, epoch=2)
+    # What had not started is dropped, whatever store gave it.
+    assert heard.stops == [token(7), token(6)]
+    play.holds(5)
+    assert play.hello().held == (HeldLease(task(5), token(5), Phase.STARTED, 0),)
+
+
+def test_a_stranger_that_its_own_store_does_not_know_is_over(play: Play) -> None:
+    _ = play >> assign(1, 5)
+    play.start(5)
+    play.hello()
+    assert (play >> welcome(said(5, Answer.UNKNOWN), store=OTHER)).stops == []
+    play.hello()
+    assert (play >> welcome(said(5, Answer.UNKNOWN), epoch=2)).stops == [token(5)]
+    assert play.peer.leases == {}
 
 
 def test_a_welcome_has_to_answer_every_lease(play: Play) -> None:

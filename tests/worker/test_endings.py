@@ -6,10 +6,11 @@ import asyncio
 
 import pytest
 
-from holdfast.model.messages import Ended
+from holdfast.model.messages import Ended, Started
 from holdfast.model.outcome import Answer
-from tests.core.wording import number_of, said, token
-from tests.worker.kit import Session, Stage, begin, cut, play
+from holdfast.model.task import Phase
+from tests.core.wording import number_of, said, started, token
+from tests.worker.kit import Session, Stage, begin, cut, learn, play
 
 # --- The spool ---------------------------------------------------------------------------------
 
@@ -163,6 +164,68 @@ def test_outcomes_that_another_store_does_not_know_are_kept() -> None:
         await own.hear_ended(2)
 
     play(scene)
+
+
+# --- Strangers ---------------------------------------------------------------------------------
+
+
+def test_a_stranger_outlives_many_sessions_with_another_store() -> None:
+    async def scene(stage: Stage) -> None:
+        session = await begin(stage)
+        await session.assign(1)
+        await stage.engine.did("hand", 1)
+        session.end.cut()
+        for epoch in (1, 2, 3):
+            other = await stage.coordinator.session()
+            hello, _ = await other.hello()
+            assert [number_of(each.token) for each in hello.held] == [1]
+            assert hello.held[0].stranger == (hello.store == "store-b")
+            await other.welcome(said(1, Answer.UNKNOWN), epoch=epoch, store=("store-b", 1))
+            # It has one of the two slots still.
+            await other.assign(10 * epoch, 10 * epoch + 1)
+            await stage.engine.did("hand", 10 * epoch)
+            stage.engine.end(10 * epoch)
+            await other.hear_ended(10 * epoch)
+            await stage.engine.did("hand", 10 * epoch + 1)
+            stage.engine.end(10 * epoch + 1)
+            await other.hear_ended(10 * epoch + 1)
+            await other.settle(10 * epoch, 10 * epoch + 1)
+            other.end.cut()
+        assert [verb for verb, _ in stage.engine.log if verb != "hand"] == []
+        own = await stage.welcomed(said(1, Answer.KEEP), epoch=2)
+        stage.engine.end(1)
+        await own.hear_ended(1)
+        assert stage.engine.runs[1] == 1
+
+    play(scene)
+
+
+def test_of_a_stranger_that_waits_in_a_lane_no_other_store_hears() -> None:
+    async def scene(stage: Stage) -> None:
+        session = await begin(stage)
+        await learn(stage, session)
+        await session.assign(1, 2)
+        await stage.engine.did("hand", 2)
+        session.end.cut()
+        other = await stage.coordinator.session()
+        await other.hello()
+        unknown = (said(1, Answer.UNKNOWN), said(2, Answer.UNKNOWN))
+        await other.welcome(*unknown, epoch=1, store=("store-b", 1))
+        # It is taken back from behind the one that is not as short as it was known to be.
+        await asyncio.sleep(0.5)
+        assert stage.guard.named("done")[-1] == 2
+        stage.engine.end(1)
+        await asyncio.sleep(0.5)
+        assert stage.engine.runs == {900: 1, 1: 1, 2: 1}
+        await other.assign(3, concurrent=True)
+        assert await other.hear(Started) == started(3)
+        other.end.cut()
+        own = await stage.coordinator.session()
+        hello, _ = await own.hello()
+        held = {number_of(each.token): (each.phase, each.stranger) for each in hello.held}
+        assert held == {3: (Phase.STARTED, False), 2: (Phase.STARTED, True)}
+
+    play(scene, slots=1)
 
 
 # --- Bounds ------------------------------------------------------------------------------------

@@ -8,8 +8,10 @@ above the last.
 
 Leases outlive sessions. A lease enters with its `Assign` and leaves when its outcome goes to the
 outbox, when a `StopOrder` is read, or when a welcome answers anything but *keep*. A started lease
-that a welcome does not know (another store, or one restored from a backup) goes on as a stranger:
-its outcome is kept for the store that gave it. One that has not started is dropped instead.
+that a welcome does not know (another store, or one restored from a backup) goes on as a *stranger*:
+its outcome is kept for the store that gave it. One that has not started is dropped instead. Every
+hello names the strangers too, marked as such: who does not know them leaves them alone, and who
+gave them must not take them for lost.
 
 The *view* says what is held as of the last order read. A token enters it when its `Assign` is read
 or when the welcome answers *keep*; it leaves when its `Ended` is written into a frame of this
@@ -26,6 +28,7 @@ are `core.lanes`'s, outcomes are `core.outbox`'s.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 
 import msgspec
 
@@ -66,7 +69,7 @@ HELLO_FRAME_BYTES = FRAME_BYTES_MAX // 2
 """What one frame of a hello holds, so that a long hello is read in even bites."""
 
 HELLO_HELD_MAX = OUTSTANDING_MAX + SLOTS_MAX + CONCURRENT_SLOTS_MAX
-"""Leases that a hello names: all of them, with all their words, fit its first frame."""
+"""Leases that a hello names: so many, with all their words, fit its first frame."""
 
 Origin = tuple[str, int]
 """The id and the timeline of the store that gave a lease."""
@@ -172,17 +175,18 @@ class Peer:
         """Open the next session; return the hello, in as many messages as it takes frames.
 
         `outcomes` are named as such. `owed` are leases that have ended, but whose outcome cannot
-        be said yet: they are named as started, and their `Ended` follows in the session. Those
-        beyond `HELLO_HELD_MAX` are not named, and answered when they are said.
+        be said yet: they are named as started, and their `Ended` follows in the session. What is
+        beyond `HELLO_HELD_MAX` is not named, and answered when it is said; strangers come last.
         """
         self.closed()
         self.state = PeerState.CONNECTING
         self.number += 1
         held = [
-            HeldLease(lease.order.task, token, lease.phase, lease.wish)
+            HeldLease(lease.order.task, token, lease.phase, lease.wish, lease.origin != self.origin)
             for token, lease in self.leases.items()
         ]
         held += [HeldLease(ended.task, ended.token, Phase.STARTED, 0) for ended in owed]
+        held.sort(key=attrgetter("stranger"))
         del held[HELLO_HELD_MAX:]
         self._named = tuple(held)
         pages = _pages(outcomes, first_room=HELLO_FRAME_BYTES - 4096 - 48 * len(held))
@@ -300,7 +304,6 @@ class Peer:
         token = answer.token
         lease = self.leases.get(token)
         kept = answer.answer is Answer.KEEP
-        stranger = answer.answer is Answer.UNKNOWN
         if kept:
             self._show(token, answer.wish)
         if lease is None:
@@ -309,9 +312,14 @@ class Peer:
         elif kept:
             lease.origin = self.origin
             self._obey(lease, answer.wanted, answer.wish, heard)
-        elif not stranger or lease.phase is Phase.ASSIGNED:
+        elif not self._goes_on(lease, answer.answer):
             del self.leases[token]
             heard.stops.append(token)
+
+    def _goes_on(self, lease: Held, answer: Answer) -> bool:
+        """Whether a lease that is not kept here stays, for another store."""
+        strange = answer is Answer.UNKNOWN and lease.origin != self.origin
+        return strange and lease.phase is not Phase.ASSIGNED
 
     def _assigned(self, message: Assign, heard: Heard) -> None:
         if message.epoch != self.epoch:
