@@ -59,7 +59,7 @@ class Play:
     def __init__(self) -> None:
         self.peer = Peer(Offer("w", 2), identity="me", incarnation=3)
 
-    def hello(self, outcomes: Sequence[Ended] = (), owed: Sequence[Ended] = ()) -> WorkerHello:
+    def hello(self, outcomes: Sequence[Ended] = (), owed: Sequence[HeldLease] = ()) -> WorkerHello:
         first = self.peer.hello(outcomes=outcomes, owed=owed)[0]
         assert isinstance(first, WorkerHello)
         return first
@@ -104,13 +104,15 @@ def test_every_hello_has_the_next_number_and_names_what_is_held() -> None:
     assert play.peer.state is PeerState.CONNECTING
     _ = play >> [welcome(), assign(1, 5), assign(2, 6)]
     play.start(5)
-    again = play.hello([ended(7)], [ended(8)])
+    owed = [HeldLease(task(n), token(n), Phase.STARTED, 0, stranger=n == 8) for n in (8, 9)]
+    again = play.hello([ended(7)], owed)
     assert again.number == 2
     assert (again.store, again.timeline) == STORE
     assert again.held == (
         HeldLease(task(5), token(5), Phase.STARTED, 0),
         HeldLease(task(6), token(6), Phase.ASSIGNED, 0),
-        HeldLease(task(8), token(8), Phase.STARTED, 0),
+        HeldLease(task(9), token(9), Phase.STARTED, 0),
+        HeldLease(task(8), token(8), Phase.STARTED, 0, stranger=True),
     )
     assert again.outcomes == (ended(7),)
     assert not again.more
@@ -145,7 +147,8 @@ def test_a_hello_with_all_leases_that_may_be_fits_a_frame() -> None:
     peer.hear([welcome(), *orders], Heard())
     for lease in peer.leases.values():
         lease.phase = Phase.STARTED
-    first, more = peer.hello(outcomes=[ended(1 << 40)], owed=[ended(1 << 41)])
+    owed = HeldLease(task(1 << 41), token(1 << 41), Phase.STARTED, 0)
+    first, more = peer.hello(outcomes=[ended(1 << 40)], owed=[owed])
     assert isinstance(first, WorkerHello)
     assert len(first.held) == HELLO_HELD_MAX
     assert len(wire_bytes(Wire(Frame), first)) <= FRAME_BYTES_MAX

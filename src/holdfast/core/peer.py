@@ -170,12 +170,12 @@ class Peer:
         self._wishes: dict[Token, int] = {}
 
     def hello(
-        self, *, outcomes: Sequence[Ended], owed: Sequence[Ended] = (), draining: bool = False
+        self, *, outcomes: Sequence[Ended], owed: Sequence[HeldLease] = (), draining: bool = False
     ) -> list[Message]:
         """Open the next session; return the hello, in as many messages as it takes frames.
 
         `outcomes` are named as such. `owed` are leases that have ended, but whose outcome cannot
-        be said yet: they are named as started, and their `Ended` follows in the session. What is
+        be said yet: they are named as started, and their `Ended` follows in a session. What is
         beyond `HELLO_HELD_MAX` is not named, and answered when it is said; strangers come last.
         """
         self.closed()
@@ -185,7 +185,7 @@ class Peer:
             HeldLease(lease.order.task, token, lease.phase, lease.wish, lease.origin != self.origin)
             for token, lease in self.leases.items()
         ]
-        held += [HeldLease(ended.task, ended.token, Phase.STARTED, 0) for ended in owed]
+        held += owed
         held.sort(key=attrgetter("stranger"))
         del held[HELLO_HELD_MAX:]
         self._named = tuple(held)
