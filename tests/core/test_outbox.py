@@ -254,6 +254,7 @@ def test_an_unready_outcome_is_of_one_store_alone(outbox: Outbox) -> None:
     outbox.welcomed(OTHER)
     assert outbox.answered(token(1), Answer.UNKNOWN) is None
     assert outbox.unready() == []
+    assert outbox.has_foreign
     assert outbox.rests(b"d")
     assert not outbox.rests(b"e")
     assert outbox.rejoin(OTHER) == ([], [owed(1, stranger=True)])

@@ -281,12 +281,14 @@ def test_a_stranger_is_named_as_one_until_the_store_that_gave_it_answers(play: P
         kept = said(7, Answer.KEEP)
         assert (play >> welcome(kept, *unknown, epoch=2, store=OTHER)).stops == []
         play.holds(7)
+        assert list(play.peer.strangers) == [token(5), token(6)]
     play.hello()
     strange = (said(5, Answer.KEEP), said(6, Answer.STOP), said(7, Answer.UNKNOWN))
     heard = play >> welcome(*strange, epoch=2)
     # What had not started is dropped, whatever store gave it.
     assert heard.stops == [token(7), token(6)]
     play.holds(5)
+    assert play.peer.strangers == {}
     assert play.hello().held == (HeldLease(task(5), token(5), Phase.STARTED, 0),)
 
 
@@ -298,6 +300,17 @@ def test_a_stranger_that_its_own_store_does_not_know_is_over(play: Play) -> None
     play.hello()
     assert (play >> welcome(said(5, Answer.UNKNOWN), epoch=2)).stops == [token(5)]
     assert play.peer.leases == {}
+
+
+def test_a_stranger_that_has_ended_is_none_any_more(play: Play) -> None:
+    _ = play >> assign(1, 5)
+    play.start(5)
+    play.hello()
+    _ = play >> welcome(said(5, Answer.UNKNOWN), store=OTHER)
+    lease = play.peer.ended(token(5))
+    assert lease is not None
+    assert lease.origin == STORE
+    assert play.peer.strangers == {}
 
 
 def test_a_welcome_has_to_answer_every_lease(play: Play) -> None:

@@ -169,6 +169,41 @@ def test_outcomes_that_another_store_does_not_know_are_kept() -> None:
     play(scene)
 
 
+@pytest.mark.parametrize("spooled", [True, False], ids=["spooled", "running"])
+def test_a_new_life_knows_whose_outcomes_it_inherited(spooled: bool) -> None:
+    async def scene(stage: Stage) -> None:
+        session = await begin(stage)
+        await session.assign(1)
+        await stage.engine.did("hand", 1)
+        await cut(stage, session)
+        if spooled:
+            stage.engine.end(1)
+            await stage.spool.holds(1)
+        stage.coordinator.down = False
+        other = await stage.welcomed(said(1, Answer.UNKNOWN), epoch=1, store=("store-b", 1))
+        await asyncio.sleep(1)
+        await cut(stage, other)
+        if not spooled:
+            stage.engine.end(1)
+            await stage.spool.holds(1)
+        await stage.end()
+        stage.start()
+        stage.coordinator.down = False
+        again = await stage.coordinator.session()
+        hello, outcomes = await again.hello()
+        assert (hello.store, [number_of(each.token) for each in outcomes]) == ("store-a", [1])
+        await again.welcome(said(1, Answer.SETTLED), epoch=2)
+        await stage.spool.holds(0)
+        await cut(stage, again)
+        # Nothing is left of the first store: the present one is whose outcomes come from now on.
+        stage.coordinator.down = False
+        await stage.welcomed(epoch=2, store=("store-b", 1))
+        await asyncio.sleep(1)
+        assert stage.home.remembered == ("store-b", 1)
+
+    play(scene)
+
+
 # --- Strangers ---------------------------------------------------------------------------------
 
 

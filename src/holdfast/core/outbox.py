@@ -334,8 +334,8 @@ class Outbox:
 
     @property
     def has_foreign(self) -> bool:
-        """Whether an outcome of another store than the present one is kept."""
-        return any(entry.stand is Stand.FOREIGN for entry in self._entries.values())
+        """Whether an outcome of another store than the present one is kept, unready ones too."""
+        return any(entry.origin != self._store for entry in self._entries.values())
 
     def _queue(self, token: Token, entry: Entry) -> None:
         """Put an outcome in line, or keep it back where another store has to answer it."""

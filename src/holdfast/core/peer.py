@@ -146,6 +146,7 @@ class Peer:
         "origin",
         "read",
         "state",
+        "strangers",
     )
 
     def __init__(
@@ -164,6 +165,8 @@ class Peer:
         self.assigned = 0
         """How many of those were assignments."""
         self.leases: dict[Token, Held] = {}
+        self.strangers: dict[Token, Held] = {}
+        """Those of them that another store gave than the one of the last welcome."""
         self._named: tuple[HeldLease, ...] = ()
         self._shown: dict[Token, int] = {}
         self._digest = 0
@@ -182,7 +185,7 @@ class Peer:
         self.state = PeerState.CONNECTING
         self.number += 1
         held = [
-            HeldLease(lease.order.task, token, lease.phase, lease.wish, lease.origin != self.origin)
+            HeldLease(lease.order.task, token, lease.phase, lease.wish, token in self.strangers)
             for token, lease in self.leases.items()
         ]
         held += owed
@@ -249,6 +252,7 @@ class Peer:
 
         The view keeps it until `written` is told of that outcome.
         """
+        self.strangers.pop(token, None)
         return self.leases.pop(token, None)
 
     def written(self, token: Token) -> None:
@@ -297,6 +301,9 @@ class Peer:
         heard.welcome = message
         for named in self._named:
             self._judged(answers.pop(named.token), heard)
+        self.strangers = {
+            token: lease for token, lease in self.leases.items() if lease.origin != self.origin
+        }
         heard.answered += [(answer.token, answer.answer) for answer in answers.values()]
 
     def _judged(self, answer: LeaseAnswer, heard: Heard) -> None:
@@ -339,6 +346,7 @@ class Peer:
     def _stopped(self, message: StopOrder, heard: Heard) -> None:
         self._count(message.number)
         self.written(message.token)
+        self.strangers.pop(message.token, None)
         if self.leases.pop(message.token, None) is not None:
             heard.stops.append(message.token)
 
