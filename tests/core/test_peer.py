@@ -257,13 +257,13 @@ def test_a_welcome_judges_each_lease_that_was_named(play: Play) -> None:
     assert heard.stops == [token(2), token(3), token(5)]
     assert heard.answered == [(token(7), Answer.SETTLED)]
     assert [lease.order.token for lease in heard.wishes] == [token(1)]
-    # 6 runs on for the store that gave it, but this one is not told of it in views.
+    # 6 runs on for the store that gave it: this one is told in views that it takes a slot.
     assert list(play.peer.leases) == [token(1), token(4), token(6)]
-    assert play.peer.view() == View(2, 0, 1 ^ 4, ((token(1), 2),))
+    assert play.peer.view() == View(2, 0, 1 ^ 4, ((token(1), 2),), strangers=1)
 
 
 def test_a_stranger_is_named_as_one_until_the_store_that_gave_it_answers(play: Play) -> None:
-    _ = play >> [assign(1, 5), assign(2, 6, wish=1)]
+    _ = play >> [assign(1, 5), assign(2, 6, wish=1, concurrent=True)]
     play.start(5)
     play.start(6)
     play.hello()
@@ -282,6 +282,8 @@ def test_a_stranger_is_named_as_one_until_the_store_that_gave_it_answers(play: P
         assert (play >> welcome(kept, *unknown, epoch=2, store=OTHER)).stops == []
         play.holds(7)
         assert list(play.peer.strangers) == [token(5), token(6)]
+        view = play.peer.view()
+        assert (view.strangers, view.concurrent_strangers) == (1, 1)
     play.hello()
     strange = (said(5, Answer.KEEP), said(6, Answer.STOP), said(7, Answer.UNKNOWN))
     heard = play >> welcome(*strange, epoch=2)
@@ -289,6 +291,7 @@ def test_a_stranger_is_named_as_one_until_the_store_that_gave_it_answers(play: P
     assert heard.stops == [token(7), token(6)]
     play.holds(5)
     assert play.peer.strangers == {}
+    assert play.peer.view().concurrent_strangers == 0
     assert play.hello().held == (HeldLease(task(5), token(5), Phase.STARTED, 0),)
 
 

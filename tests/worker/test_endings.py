@@ -219,7 +219,11 @@ def test_a_stranger_outlives_many_sessions_with_another_store() -> None:
             assert [number_of(each.token) for each in hello.held] == [1]
             assert hello.held[0].stranger == (hello.store == "store-b")
             await other.welcome(said(1, Answer.UNKNOWN), epoch=epoch, store=("store-b", 1))
-            # It has one of the two slots still.
+            # It has one of the two slots still, and says so.
+            await other.frame()
+            assert other.last is not None
+            assert other.last.view is not None
+            assert other.last.view.strangers == 1
             await other.assign(10 * epoch, 10 * epoch + 1)
             await stage.engine.did("hand", 10 * epoch)
             stage.engine.end(10 * epoch)

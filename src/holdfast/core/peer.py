@@ -11,7 +11,7 @@ outbox, when a `StopOrder` is read, or when a welcome answers anything but *keep
 that a welcome does not know (another store, or one restored from a backup) goes on as a *stranger*:
 its outcome is kept for the store that gave it. One that has not started is dropped instead. Every
 hello names the strangers too, marked as such: who does not know them leaves them alone, and who
-gave them must not take them for lost.
+gave them must not take them for lost. They keep their slots, and each view says how many.
 
 The *view* says what is held as of the last order read. A token enters it when its `Assign` is read
 or when the welcome answers *keep*; it leaves when its `Ended` is written into a frame of this
@@ -264,7 +264,10 @@ class Peer:
 
     def view(self) -> View:
         """Return what the frame that is being made says of the leases held."""
-        return View(self.epoch, self.read, self._digest, tuple(self._wishes.items()))
+        concurrent = sum(lease.order.concurrent for lease in self.strangers.values())
+        plain = len(self.strangers) - concurrent
+        wishes = tuple(self._wishes.items())
+        return View(self.epoch, self.read, self._digest, wishes, plain, concurrent)
 
     def closed(self) -> None:
         """Note that the session is over, or that a new one begins with nothing in it."""

@@ -315,13 +315,16 @@ class View(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a worker's frame says of its leases, as of the last order it read.
 
     `digest` is the exclusive-or of the first eight bytes of the tokens held; `wishes` are the
-    wish numbers above 0, as (token, number).
+    wish numbers above 0, as (token, number). The strangers are in none of these, but their
+    attempts go on: so many plain ones, and so many concurrent ones, each in a slot.
     """
 
     epoch: int
     read: int
     digest: int
     wishes: tuple[tuple[Token, int], ...] = ()
+    strangers: int = 0
+    concurrent_strangers: int = 0
 
 
 FromWorker = WorkerHello | HelloMore | Ended | Started | Pull | Draining | CodeWanted | Goodbye
