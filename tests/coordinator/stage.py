@@ -220,6 +220,8 @@ class Worker(Peer):
         self.order = 0
         self.held: dict[Token, TaskId] = {}
         self.wishes: dict[Token, int] = {}
+        self.strangers = (0, 0)
+        """How many attempts of another store go on here, plain and concurrent."""
         self.welcome: WorkerWelcome | None = None
 
     def take_in(self, message: Message) -> None:
@@ -234,7 +236,7 @@ class Worker(Peer):
         digest = 0
         for token in self.held:
             digest ^= token_digest(token)
-        return View(self.epoch, self.order, digest, tuple(self.wishes.items()))
+        return View(self.epoch, self.order, digest, tuple(self.wishes.items()), *self.strangers)
 
     async def say(self, *messages: Message) -> None:
         """Write one frame with the view that belongs to it."""

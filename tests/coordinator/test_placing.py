@@ -505,6 +505,40 @@ async def _behind(stage: Stage, client: Client, worker: Worker, *specs: Spec) ->
     return [await worker.assigned() for _ in specs]
 
 
+@pytest.mark.parametrize("concurrent", [False, True])
+def test_a_slot_that_another_stores_work_takes_gets_none(concurrent: bool) -> None:
+    async def play(stage: Stage) -> None:
+        client = await stage.client()
+        worker = await stage.worker(slots=1, concurrent_slots=1)
+        worker.strangers = (0, 1) if concurrent else (1, 0)
+        await worker.say()
+        taken, free = (stage.spec(concurrent=is_taken) for is_taken in (concurrent, not concurrent))
+        await client.keep(taken, free)
+        assert (await worker.assigned()).task == free.id
+        assert not any(isinstance(message, Assign) for message in await worker.hears())
+        worker.strangers = (0, 0)
+        await worker.say()
+        assert (await worker.assigned()).task == taken.id
+
+    perform(play)
+
+
+def test_work_that_waits_behind_another_stores_is_recalled_for_an_idle_worker() -> None:
+    async def play(stage: Stage) -> None:
+        client, a = await stage.client(), await stage.worker("a", slots=1)
+        await client.keep(stage.spec())
+        order = await a.assigned()
+        a.strangers = (1, 0)
+        await a.say()
+        b = await stage.worker("b", slots=1)
+        await stage.tick(0.1)
+        assert (await a.next(Recall)).token == order.token
+        await a.say(ended(order, OutcomeKind.RETURNED))
+        assert (await b.assigned()).task == order.task
+
+    perform(play)
+
+
 def test_work_is_recalled_from_whoever_holds_what_the_idle_can_run() -> None:
     async def play(stage: Stage) -> None:
         client = await stage.client()

@@ -9,6 +9,7 @@ import pytest
 from holdfast.coordinator import reconcile
 from holdfast.coordinator.facts import Closed, Death, Tick
 from holdfast.errors import StoreFullError
+from holdfast.model.ids import Token
 from holdfast.model.messages import (
     Answered,
     Assign,
@@ -114,6 +115,27 @@ def test_an_unknown_lease_is_stopped_or_left_to_its_store() -> None:
         assert _answers(first)[strange.token].answer is Answer.STOP
         second = await stage.worker(store="x", timeline=1, held=(strange,))
         assert _answers(second)[strange.token].answer is Answer.UNKNOWN
+
+    perform(play)
+
+
+def test_a_stranger_among_our_own_leases_is_left_to_its_store() -> None:
+    async def play(stage: Stage) -> None:
+        old, _, (order,) = await _running(stage)
+        await old.start(order)
+        ours = held(order, Phase.STARTED)
+        strange = HeldLease(stage.spec().id, Token(b"elsewhere-------"), Phase.STARTED, 0, True)
+        facts = stage.coordinator.state.facts
+        first = await stage.worker(store=facts.store, timeline=facts.timeline, held=(ours, strange))
+        answers = _answers(first)
+        assert answers[ours.token].answer is Answer.KEEP
+        assert answers[strange.token].answer is Answer.UNKNOWN
+        # It was with another store meanwhile, and names to us what we gave as a stranger's.
+        ours = HeldLease(order.task, order.token, Phase.STARTED, 0, True)
+        second = await stage.worker(store="another", timeline=1, held=(ours,))
+        assert _answers(second)[ours.token].answer is Answer.KEEP
+        life = (await stage.row(order.task)).life
+        assert (life.fence, life.state, life.lease) == (1, State.RUNNING, Lease.HELD)
 
     perform(play)
 

@@ -131,6 +131,25 @@ def test_a_long_task_takes_a_whole_slot_and_is_never_assigned_ahead() -> None:
     assert busy.load == 1.0
 
 
+def test_slots_that_another_stores_work_takes_are_not_offered() -> None:
+    shared = offer(slots=2, concurrent_slots=1)
+    shared.strangers(1, 1)
+    assert not shared.takes(SHORT_US, concurrent=True)
+    holding(shared, SHORT_US)
+    assert shared.free == 0
+    assert not shared.takes(0, concurrent=False)
+    while shared.takes(SHORT_US, concurrent=False):
+        holding(shared, SHORT_US)
+    assert shared.backlog_us == HORIZON_US, "as far ahead as one slot reaches"
+    shared.strangers(5, 5)
+    assert shared.full
+    assert shared.load > 1.0
+    # What a worker says of itself is not believed beyond what it offers.
+    shared.strangers(-5, -5)
+    assert shared.takes(SHORT_US, concurrent=True)
+    assert shared.free == 2 - len(shared.leases)
+
+
 def test_short_tasks_are_assigned_ahead_up_to_the_horizon_of_the_free_slots() -> None:
     busy = holding(offer(slots=2), 0)
     while busy.takes(SHORT_US, concurrent=False):

@@ -15,12 +15,14 @@ from holdfast.model.messages import (
     CodeWanted,
     Draining,
     Ended,
+    HeldLease,
     Message,
     Pull,
     Started,
     WorkerFrame,
 )
 from holdfast.model.outcome import Answer, Encoding, Failure, OutcomeKind, Payload
+from holdfast.model.task import Phase
 from tests.core.wording import STORE, ended, started, task, token
 
 OTHER = ("store-b", 1)
@@ -35,6 +37,11 @@ def outbox() -> Outbox:
     outbox.rejoin(STORE)
     outbox.welcomed(STORE)
     return outbox
+
+
+def owed(number: int, *, stranger: bool = False) -> HeldLease:
+    """Return how a hello names an outcome that cannot be said yet."""
+    return HeldLease(task(number), token(number), Phase.STARTED, 0, stranger)
 
 
 def take(outbox: Outbox, now: float = LATER) -> list[Message]:
@@ -173,15 +180,16 @@ def test_what_a_hello_cannot_hold_is_owed_and_said_in_the_session(
     monkeypatch.setattr(room, "HELLO_OUTCOMES_BYTES_MAX", 100_000)
     for number in range(3):
         outbox.ended(ended(number, result_bytes=40_000), STORE)
-    named, owed = outbox.rejoin(STORE)
+    named, unsaid = outbox.rejoin(STORE)
     assert [each.token for each in named] == [token(0), token(1)]
-    assert [each.token for each in owed] == [token(2)]
+    assert unsaid == [owed(2)]
     outbox.welcomed(STORE)
     assert outbox.answered(token(2), Answer.KEEP) is None
     assert [each.token for each in take(outbox) if isinstance(each, Ended)] == [token(2)]
 
 
-def test_an_unknown_outcome_is_kept_for_its_own_store(outbox: Outbox) -> None:
+@pytest.mark.parametrize("answer", [Answer.KEEP, Answer.STOP, Answer.UNKNOWN])
+def test_an_unknown_outcome_is_kept_for_its_own_store(outbox: Outbox, answer: Answer) -> None:
     outbox.ended(ended(1), STORE)
     assert outbox.rejoin(STORE) == ([ended(1)], [])
     outbox.welcomed(OTHER)
@@ -189,14 +197,16 @@ def test_an_unknown_outcome_is_kept_for_its_own_store(outbox: Outbox) -> None:
     assert outbox.has_foreign
     assert len(outbox) == 0
     assert outbox.unspooled() == [ended(1)]
-    # The other store does not hear of it, and its word would not count.
-    assert outbox.rejoin(OTHER) == ([], [])
+    # The other store does not hear how it ended, and its word would not count.
+    assert outbox.rejoin(OTHER) == ([], [owed(1, stranger=True)])
     outbox.welcomed(OTHER)
+    assert outbox.answered(token(1), Answer.UNKNOWN) is None
     assert take(outbox) == []
     assert outbox.answered(token(1), Answer.SUPERSEDED) is None
     # Its own store is back: the hello still named the other, so that it is said in the session.
-    assert outbox.rejoin(OTHER) == ([], [])
+    assert outbox.rejoin(OTHER) == ([], [owed(1, stranger=True)])
     outbox.welcomed(STORE)
+    assert outbox.answered(token(1), answer) is None
     assert take(outbox) == [ended(1)]
     assert outbox.answered(token(1), Answer.SUPERSEDED) is not None
     assert not outbox.has_foreign
@@ -224,7 +234,7 @@ def test_an_unready_outcome_is_owed_until_its_result_is_durable(outbox: Outbox) 
     assert take(outbox) == []
     assert outbox.unready() == [ended(1)]
     assert outbox.unspooled() == [ended(1)]
-    assert outbox.rejoin(STORE) == ([], [ended(1)])
+    assert outbox.rejoin(STORE) == ([], [owed(1)])
     outbox.welcomed(STORE)
     assert outbox.answered(token(1), Answer.UNKNOWN) is None
     assert outbox.answered(token(1), Answer.KEEP) is None
@@ -244,9 +254,10 @@ def test_an_unready_outcome_is_of_one_store_alone(outbox: Outbox) -> None:
     outbox.welcomed(OTHER)
     assert outbox.answered(token(1), Answer.UNKNOWN) is None
     assert outbox.unready() == []
+    assert outbox.has_foreign
     assert outbox.rests(b"d")
     assert not outbox.rests(b"e")
-    outbox.rejoin(OTHER)
+    assert outbox.rejoin(OTHER) == ([], [owed(1, stranger=True)])
     outbox.welcomed(STORE)
     assert outbox.unready() == [message]
     outbox.ready(message)

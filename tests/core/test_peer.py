@@ -24,6 +24,7 @@ from holdfast.errors import ConfigurationError, ProtocolError
 from holdfast.model.limits import CONCURRENT_SLOTS_MAX, FRAME_BYTES_MAX, SLOTS_MAX
 from holdfast.model.messages import (
     Code,
+    DrainOrder,
     Ended,
     Frame,
     Goodbye,
@@ -50,6 +51,8 @@ from tests.core.wording import (
     wish,
 )
 
+OTHER = ("store-b", 1)
+
 
 class Play:
     """One peer: `>>` is what it hears, and `heard` is what that asks of the shell."""
@@ -57,7 +60,7 @@ class Play:
     def __init__(self) -> None:
         self.peer = Peer(Offer("w", 2), identity="me", incarnation=3)
 
-    def hello(self, outcomes: Sequence[Ended] = (), owed: Sequence[Ended] = ()) -> WorkerHello:
+    def hello(self, outcomes: Sequence[Ended] = (), owed: Sequence[HeldLease] = ()) -> WorkerHello:
         first = self.peer.hello(outcomes=outcomes, owed=owed)[0]
         assert isinstance(first, WorkerHello)
         return first
@@ -102,13 +105,15 @@ def test_every_hello_has_the_next_number_and_names_what_is_held() -> None:
     assert play.peer.state is PeerState.CONNECTING
     _ = play >> [welcome(), assign(1, 5), assign(2, 6)]
     play.start(5)
-    again = play.hello([ended(7)], [ended(8)])
+    owed = [HeldLease(task(n), token(n), Phase.STARTED, 0, stranger=n == 8) for n in (8, 9)]
+    again = play.hello([ended(7)], owed)
     assert again.number == 2
     assert (again.store, again.timeline) == STORE
     assert again.held == (
         HeldLease(task(5), token(5), Phase.STARTED, 0),
         HeldLease(task(6), token(6), Phase.ASSIGNED, 0),
-        HeldLease(task(8), token(8), Phase.STARTED, 0),
+        HeldLease(task(9), token(9), Phase.STARTED, 0),
+        HeldLease(task(8), token(8), Phase.STARTED, 0, stranger=True),
     )
     assert again.outcomes == (ended(7),)
     assert not again.more
@@ -143,7 +148,8 @@ def test_a_hello_with_all_leases_that_may_be_fits_a_frame() -> None:
     peer.hear([welcome(), *orders], Heard())
     for lease in peer.leases.values():
         lease.phase = Phase.STARTED
-    first, more = peer.hello(outcomes=[ended(1 << 40)], owed=[ended(1 << 41)])
+    owed = HeldLease(task(1 << 41), token(1 << 41), Phase.STARTED, 0)
+    first, more = peer.hello(outcomes=[ended(1 << 40)], owed=[owed])
     assert isinstance(first, WorkerHello)
     assert len(first.held) == HELLO_HELD_MAX
     assert len(wire_bytes(Wire(Frame), first)) <= FRAME_BYTES_MAX
@@ -247,13 +253,68 @@ def test_a_welcome_judges_each_lease_that_was_named(play: Play) -> None:
         said(6, Answer.UNKNOWN),
         said(7, Answer.SETTLED),
         epoch=2,
+        store=OTHER,
     )
     assert heard.stops == [token(2), token(3), token(5)]
     assert heard.answered == [(token(7), Answer.SETTLED)]
     assert [lease.order.token for lease in heard.wishes] == [token(1)]
-    # 6 runs on for the store that gave it, but this one is not told of it in views.
+    # 6 runs on for the store that gave it: this one is told in views that it takes a slot.
     assert list(play.peer.leases) == [token(1), token(4), token(6)]
-    assert play.peer.view() == View(2, 0, 1 ^ 4, ((token(1), 2),))
+    assert play.peer.view() == View(2, 0, 1 ^ 4, ((token(1), 2),), strangers=1)
+
+
+def test_a_stranger_is_named_as_one_until_the_store_that_gave_it_answers(play: Play) -> None:
+    _ = play >> [assign(1, 5), assign(2, 6, wish=1, concurrent=True)]
+    play.start(5)
+    play.start(6)
+    play.hello()
+    unknown = (said(5, Answer.UNKNOWN), said(6, Answer.UNKNOWN))
+    assert (play >> welcome(*unknown, epoch=1, store=OTHER)).stops == []
+    _ = play >> assign(1, 7)
+    for _ in range(2):
+        again = play.hello()
+        assert (again.store, again.timeline) == OTHER
+        assert again.held == (
+            HeldLease(task(7), token(7), Phase.ASSIGNED, 0),
+            HeldLease(task(5), token(5), Phase.STARTED, 0, stranger=True),
+            HeldLease(task(6), token(6), Phase.STARTED, 1, stranger=True),
+        )
+        kept = said(7, Answer.KEEP)
+        assert (play >> welcome(kept, *unknown, epoch=2, store=OTHER)).stops == []
+        play.holds(7)
+        assert list(play.peer.strangers) == [token(5), token(6)]
+        view = play.peer.view()
+        assert (view.strangers, view.concurrent_strangers) == (1, 1)
+    play.hello()
+    strange = (said(5, Answer.KEEP), said(6, Answer.STOP), said(7, Answer.UNKNOWN))
+    heard = play >> welcome(*strange, epoch=2)
+    # What had not started is dropped, whatever store gave it.
+    assert heard.stops == [token(7), token(6)]
+    play.holds(5)
+    assert play.peer.strangers == {}
+    assert play.peer.view().concurrent_strangers == 0
+    assert play.hello().held == (HeldLease(task(5), token(5), Phase.STARTED, 0),)
+
+
+def test_a_stranger_that_its_own_store_does_not_know_is_over(play: Play) -> None:
+    _ = play >> assign(1, 5)
+    play.start(5)
+    play.hello()
+    assert (play >> welcome(said(5, Answer.UNKNOWN), store=OTHER)).stops == []
+    play.hello()
+    assert (play >> welcome(said(5, Answer.UNKNOWN), epoch=2)).stops == [token(5)]
+    assert play.peer.leases == {}
+
+
+def test_a_stranger_that_has_ended_is_none_any_more(play: Play) -> None:
+    _ = play >> assign(1, 5)
+    play.start(5)
+    play.hello()
+    _ = play >> welcome(said(5, Answer.UNKNOWN), store=OTHER)
+    lease = play.peer.ended(token(5))
+    assert lease is not None
+    assert lease.origin == STORE
+    assert play.peer.strangers == {}
 
 
 def test_a_welcome_has_to_answer_every_lease(play: Play) -> None:
@@ -313,7 +374,8 @@ def test_an_order_that_is_not_to_run_says_so(play: Play) -> None:
 
 def test_recalls_answers_and_code_are_passed_on(play: Play) -> None:
     code = Code(b"d", b"x", True)
-    heard = play >> [assign(1, 5), recall(5), answered(9), code]
+    heard = play >> [assign(1, 5), recall(5), answered(9), code, DrainOrder()]
+    assert heard.drain
     assert heard.recalls == [token(5)]
     assert heard.answered == [(token(9), Answer.SETTLED)]
     assert heard.code == [code]

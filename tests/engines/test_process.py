@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from holdfast.engines.lane import Life
 from holdfast.model.limits import INLINE_BYTES_MAX
 from holdfast.model.outcome import Encoding, OutcomeKind, Payload
 from holdfast.payloads import encode_function
@@ -308,6 +309,28 @@ def test_a_child_is_recycled_between_two_tasks(tmp_path: Path) -> None:
         assert len({each.data for each in pids if each}) == 3
         assert [pids.count(each) for each in dict.fromkeys(pids)] == [10, 10, 5]
         assert not rig.deaths
+
+    play(tmp_path, scene, recycle_tasks=10)
+
+
+def test_what_a_fresh_child_has_no_room_for_is_told_as_untouched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hand = Life.hand
+
+    def narrow(self: Life, packet: bytes) -> bool:
+        # The first two are those that the engine opened with.
+        return (self.serial <= 2 or len(self.handed) < 3) and hand(self, packet)
+
+    monkeypatch.setattr(Life, "hand", narrow)
+
+    async def scene(rig: Rig) -> None:
+        tokens = [rig.start("pid") for _ in range(25)]
+        death = await rig.death()
+        assert (death.begun, death.untouched) == ((), tuple(tokens[13:]))
+        pids = [(await rig.outcome(token)).result for token in tokens[:13]]
+        assert len({each.data for each in pids if each}) == 2
+        assert rig.engine.take_back(0) == []
 
     play(tmp_path, scene, recycle_tasks=10)
 

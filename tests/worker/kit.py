@@ -415,13 +415,22 @@ class MemorySpool:
         self.kept: dict[Token, Ended] = {}
         self.saves = 0
         self.failures = 0
+        """How many of the next saves fail."""
+        self.forget_failures = 0
         self.broken: Exception | None = None
+        self.gate: asyncio.Event | None = None
+        """A save takes until it is set."""
+        self.saving = asyncio.Event()
+        """A save has begun."""
         self._news = asyncio.Event()
 
     def load(self) -> list[Ended]:
         return list(self.kept.values())
 
     async def save(self, outcomes: Sequence[Ended]) -> None:
+        self.saving.set()
+        if self.gate is not None:
+            await self.gate.wait()
         if self.broken is not None:
             raise self.broken
         if self.failures:
@@ -432,6 +441,9 @@ class MemorySpool:
         self._news.set()
 
     async def forget(self, tokens: Sequence[Token]) -> None:
+        if self.forget_failures:
+            self.forget_failures -= 1
+            raise HoldfastError("no disk")
         for each in tokens:
             self.kept.pop(each, None)
         self._news.set()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from holdfast.model.messages import Ended
+import pytest
+
+from holdfast.model.messages import Ended, Started
 from holdfast.model.outcome import Answer
-from tests.core.wording import number_of, said
-from tests.worker.kit import Stage, begin, cut, play
+from holdfast.model.task import Phase
+from tests.core.wording import number_of, said, started, token
+from tests.worker.kit import Session, Stage, begin, cut, learn, play
 
 # --- The spool ---------------------------------------------------------------------------------
 
@@ -77,6 +80,61 @@ def test_a_spool_that_fails_is_tried_again() -> None:
     play(scene)
 
 
+async def saving(stage: Stage) -> Session:
+    """Return a new session, not welcomed yet, whose hello names outcome 1 while it is saved."""
+    session = await begin(stage)
+    await session.assign(1, 2)
+    await stage.engine.did("hand", 2)
+    await cut(stage, session)
+    stage.spool.gate = asyncio.Event()
+    stage.engine.end(1)
+    await stage.spool.saving.wait()
+    stage.coordinator.down = False
+    again = await stage.coordinator.session()
+    _, outcomes = await again.hello()
+    assert [number_of(each.token) for each in outcomes] == [1]
+    return again
+
+
+@pytest.mark.parametrize("failures", [0, 1])
+def test_an_outcome_answered_while_it_is_saved_is_forgotten_on_disk_and_by_the_guard(
+    failures: int,
+) -> None:
+    async def scene(stage: Stage) -> None:
+        again = await saving(stage)
+        await again.welcome(said(1, Answer.SETTLED), said(2, Answer.KEEP), epoch=2)
+        stage.engine.end(2)
+        await again.hear_ended(2)
+        assert stage.guard.named("done") == [1]
+        assert stage.spool.gate is not None
+        stage.spool.forget_failures = failures
+        stage.spool.gate.set()
+        await asyncio.sleep(8)
+        # The other one came meanwhile, and is not answered yet.
+        assert list(stage.spool.kept) == [token(2)]
+        await again.settle(2)
+        await stage.spool.holds(0)
+        assert stage.guard.named("spooled") == [2]
+        assert stage.guard.named("done") == [1, 2]
+
+    play(scene)
+
+
+def test_an_outcome_answered_while_the_disk_fails_is_not_saved_again() -> None:
+    async def scene(stage: Stage) -> None:
+        again = await saving(stage)
+        stage.spool.failures = 1
+        await again.welcome(said(1, Answer.SETTLED), said(2, Answer.KEEP), epoch=2)
+        await asyncio.sleep(0.1)
+        assert stage.spool.gate is not None
+        stage.spool.gate.set()
+        await asyncio.sleep(60)
+        assert (stage.spool.failures, stage.spool.saves, stage.spool.kept) == (0, 0, {})
+        assert stage.guard.named("spooled") == []
+
+    play(scene)
+
+
 def test_outcomes_that_another_store_does_not_know_are_kept() -> None:
     async def scene(stage: Stage) -> None:
         session = await begin(stage)
@@ -100,12 +158,117 @@ def test_outcomes_that_another_store_does_not_know_are_kept() -> None:
         other.end.cut()
         own = await stage.coordinator.session()
         hello, outcomes = await own.hello()
-        assert (hello.store, outcomes, hello.held) == ("store-b", [], ())
-        await own.welcome(epoch=2)
+        assert (hello.store, outcomes) == ("store-b", [])
+        # Else it would start them again: it gave them, and the hello named another store.
+        named = [(number_of(each.token), each.phase, each.stranger) for each in hello.held]
+        assert named == [(1, Phase.STARTED, True), (2, Phase.STARTED, True)]
+        await own.welcome(said(1, Answer.KEEP), said(2, Answer.KEEP), epoch=2)
         await own.hear_ended(1)
         await own.hear_ended(2)
 
     play(scene)
+
+
+@pytest.mark.parametrize("spooled", [True, False], ids=["spooled", "running"])
+def test_a_new_life_knows_whose_outcomes_it_inherited(spooled: bool) -> None:
+    async def scene(stage: Stage) -> None:
+        session = await begin(stage)
+        await session.assign(1)
+        await stage.engine.did("hand", 1)
+        await cut(stage, session)
+        if spooled:
+            stage.engine.end(1)
+            await stage.spool.holds(1)
+        stage.coordinator.down = False
+        other = await stage.welcomed(said(1, Answer.UNKNOWN), epoch=1, store=("store-b", 1))
+        await asyncio.sleep(1)
+        await cut(stage, other)
+        if not spooled:
+            stage.engine.end(1)
+            await stage.spool.holds(1)
+        await stage.end()
+        stage.start()
+        stage.coordinator.down = False
+        again = await stage.coordinator.session()
+        hello, outcomes = await again.hello()
+        assert (hello.store, [number_of(each.token) for each in outcomes]) == ("store-a", [1])
+        await again.welcome(said(1, Answer.SETTLED), epoch=2)
+        await stage.spool.holds(0)
+        await cut(stage, again)
+        # Nothing is left of the first store: the present one is whose outcomes come from now on.
+        stage.coordinator.down = False
+        await stage.welcomed(epoch=2, store=("store-b", 1))
+        await asyncio.sleep(1)
+        assert stage.home.remembered == ("store-b", 1)
+
+    play(scene)
+
+
+# --- Strangers ---------------------------------------------------------------------------------
+
+
+def test_a_stranger_outlives_many_sessions_with_another_store() -> None:
+    async def scene(stage: Stage) -> None:
+        session = await begin(stage)
+        await session.assign(1)
+        await stage.engine.did("hand", 1)
+        session.end.cut()
+        for epoch in (1, 2, 3):
+            other = await stage.coordinator.session()
+            hello, _ = await other.hello()
+            assert [number_of(each.token) for each in hello.held] == [1]
+            assert hello.held[0].stranger == (hello.store == "store-b")
+            await other.welcome(said(1, Answer.UNKNOWN), epoch=epoch, store=("store-b", 1))
+            # It has one of the two slots still, and says so.
+            await other.frame()
+            assert other.last is not None
+            assert other.last.view is not None
+            assert other.last.view.strangers == 1
+            await other.assign(10 * epoch, 10 * epoch + 1)
+            await stage.engine.did("hand", 10 * epoch)
+            stage.engine.end(10 * epoch)
+            await other.hear_ended(10 * epoch)
+            await stage.engine.did("hand", 10 * epoch + 1)
+            stage.engine.end(10 * epoch + 1)
+            await other.hear_ended(10 * epoch + 1)
+            await other.settle(10 * epoch, 10 * epoch + 1)
+            other.end.cut()
+        assert [verb for verb, _ in stage.engine.log if verb != "hand"] == []
+        own = await stage.welcomed(said(1, Answer.KEEP), epoch=2)
+        stage.engine.end(1)
+        await own.hear_ended(1)
+        assert stage.engine.runs[1] == 1
+
+    play(scene)
+
+
+def test_of_a_stranger_that_waits_in_a_lane_no_other_store_hears() -> None:
+    async def scene(stage: Stage) -> None:
+        session = await begin(stage)
+        await learn(stage, session)
+        await session.assign(1, 2)
+        await stage.engine.did("hand", 2)
+        session.end.cut()
+        other = await stage.coordinator.session()
+        await other.hello()
+        unknown = (said(1, Answer.UNKNOWN), said(2, Answer.UNKNOWN))
+        await other.welcome(*unknown, epoch=1, store=("store-b", 1))
+        # It is taken back from behind the one that is not as short as it was known to be.
+        await asyncio.sleep(0.5)
+        assert stage.guard.named("done")[-1] == 2
+        stage.engine.end(1)
+        await asyncio.sleep(0.5)
+        assert stage.engine.runs == {900: 1, 1: 1, 2: 1}
+        await other.assign(3, concurrent=True)
+        assert await other.hear(Started) == started(3)
+        other.end.cut()
+        own = await stage.coordinator.session()
+        hello, _ = await own.hello()
+        held = {number_of(each.token): (each.phase, each.stranger) for each in hello.held}
+        strange = (Phase.STARTED, True)
+        assert held == {3: (Phase.STARTED, False), 2: strange, 1: strange}
+
+    play(scene, slots=1)
 
 
 # --- Bounds ------------------------------------------------------------------------------------

@@ -117,6 +117,29 @@ def test_a_large_file_is_written_anew_without_what_is_answered(
     assert loaded(path) == list(range(90, 101))
 
 
+def test_a_file_written_anew_is_appended_to_at_its_own_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "REWRITE_BYTES", 1000)
+    path = tmp_path / "spool"
+    spool = FileSpool(path)
+    save(spool, *range(100))
+
+    def broken(folder: Path) -> None:
+        raise OSError(room.errno.EIO, "a bad disk")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(room, "fsync_directory", broken)
+        with pytest.raises(OSError, match="a bad disk"):
+            asyncio.run(spool.forget([token(number) for number in range(90)]))
+        # What a name that may be lost leads to is not durable either.
+        with pytest.raises(OSError, match="a bad disk"):
+            save(spool, 100)
+    assert loaded(path) == list(range(90, 101))
+    save(spool, 101)
+    assert loaded(path) == [*range(90, 100), 101]
+
+
 def test_a_spool_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "SPOOL_BYTES_MAX", 300)
     spool = FileSpool(tmp_path / "spool")

@@ -98,8 +98,12 @@ def _closed(turn: Turn, session: WorkerSession) -> None:
 
 
 def _view(turn: Turn, session: WorkerSession, view: View) -> None:
-    """Compare what the worker holds with what we gave; a difference asks for a hello."""
+    """Compare what the worker holds with what we gave; a difference asks for a hello.
+
+    What it holds of another store takes slots that we must not count on.
+    """
     session.view = view
+    session.offer.strangers(view.strangers, view.concurrent_strangers)
     if view.epoch != session.epoch or not session.ledger.agrees(view):
         turn.count("views_differ")
         turn.dismiss(session, "it holds other leases than we gave")

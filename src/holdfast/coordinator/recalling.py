@@ -149,9 +149,9 @@ def _want_of(wants: list[_Want], task: Task) -> _Want | None:
 def _free(offer: Offer) -> int:
     if not offer.open or offer.pull:
         return 0
-    return offer.slots - (len(offer.leases) - offer.concurrent)
+    return offer.free
 
 
 def _behind(offer: Offer) -> int:
     """How many leases of a worker certainly wait for a slot."""
-    return len(offer.leases) - offer.concurrent - offer.slots
+    return -offer.free

@@ -185,7 +185,8 @@ def _elsewhere(turn: Turn, said: WorkerHello) -> bool:
 def _lease_answer(turn: Turn, said: WorkerHello, held: HeldLease) -> LeaseAnswer:
     task = turn.get(held.task)
     if task is None:
-        answer = Answer.UNKNOWN if _elsewhere(turn, said) else Answer.STOP
+        elsewhere = held.stranger or _elsewhere(turn, said)
+        answer = Answer.UNKNOWN if elsewhere else Answer.STOP
         return LeaseAnswer(held.task, held.token, answer)
     apply = lease.started if held.phase is Phase.STARTED else lease.named_assigned
     step = apply(task.life, held.token, now_ms=turn.now_ms)

@@ -97,6 +97,8 @@ class Offer:
 
     __slots__ = (
         "_claimed",
+        "_concurrent_here",
+        "_slots_here",
         "asked",
         "backlog_us",
         "concurrent",
@@ -124,8 +126,8 @@ class Offer:
         open: bool = True,
     ) -> None:
         self.identity = identity
-        self.slots = slots
-        self.concurrent_slots = concurrent_slots
+        self.slots = self._slots_here = slots
+        self.concurrent_slots = self._concurrent_here = concurrent_slots
         self.queues = frozenset(queues)
         self.tags = frozenset(tags)
         self.pull = pull
@@ -138,6 +140,11 @@ class Offer:
         self.longs = 0
         self.concurrent = 0
         self.backlog_us = 0
+
+    def strangers(self, plain: int, concurrent: int) -> None:
+        """Note how many of its slots run what another store gave: they are not to be had here."""
+        self._slots_here = max(0, self.slots - max(0, plain))
+        self._concurrent_here = max(0, self.concurrent_slots - max(0, concurrent))
 
     def serves(self, needs: str) -> bool:
         """Whether this worker offers what a requirement class needs."""
@@ -191,12 +198,12 @@ class Offer:
         if not self.open or (self.pull and self.given >= self.asked):
             return False
         if concurrent:
-            return self.concurrent < self.concurrent_slots
-        if len(self.leases) - self.concurrent < self.slots:
+            return self.concurrent < self._concurrent_here
+        if len(self.leases) - self.concurrent < self._slots_here:
             return True
-        if self.pull or not cost_us or self.longs >= self.slots:
+        if self.pull or not cost_us or self.longs >= self._slots_here:
             return False
-        ahead = (self.slots - self.longs) * HORIZON_US
+        ahead = (self._slots_here - self.longs) * HORIZON_US
         return len(self.leases) < ahead_max and self.backlog_us + cost_us <= ahead
 
     @property
@@ -205,9 +212,15 @@ class Offer:
         return not (self.takes(1, concurrent=False) or self.takes(1, concurrent=True))
 
     @property
+    def free(self) -> int:
+        """How many plain slots have no lease; below 0, how many leases certainly wait for one."""
+        return self._slots_here - (len(self.leases) - self.concurrent)
+
+    @property
     def load(self) -> float:
         """How busy a slot of this worker is, in slots: 1.0 is one task for each."""
-        return (self.longs + self.backlog_us / HORIZON_US + self.concurrent / 64) / self.slots
+        longs = self.longs + self.slots - self._slots_here
+        return (longs + self.backlog_us / HORIZON_US + self.concurrent / 64) / self.slots
 
 
 def weight(spec: Spec) -> int:

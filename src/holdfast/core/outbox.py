@@ -9,10 +9,11 @@ implies nothing: its `Started` is said.
 
 An outcome stays until it is answered *settled* or *superseded*. With a new hello everything that
 was not answered is named in the hello, and not said again as a message. Where a store answers
-*unknown* (it is not the one that gave the lease) the outcome stays as *foreign*: it is not named
-to other stores, and is said again when its own store welcomes this worker. An outcome whose large
+*unknown* (it is not the one that gave the lease) the outcome stays as *foreign*: it is not said to
+other stores, and is said again when its own store welcomes this worker. An outcome whose large
 result is not yet in the blob store is *unready*: kept, spooled, but not said; its result is owed to
-the store that gave the lease, and to no other.
+the store that gave the lease, and to no other. A hello names both as leases that run, so that the
+store that gave them does not take them for lost.
 
 The outbox never drops an outcome. Its bound is that the shell hands out no more work while `full`.
 """
@@ -35,8 +36,17 @@ from holdfast.model.limits import (
     HELLO_BYTES_MAX,
     MESSAGES_PER_FRAME_MAX,
 )
-from holdfast.model.messages import CodeWanted, Draining, Ended, Message, Pull, Started
+from holdfast.model.messages import (
+    CodeWanted,
+    Draining,
+    Ended,
+    HeldLease,
+    Message,
+    Pull,
+    Started,
+)
 from holdfast.model.outcome import Answer, Failure, OutcomeKind
+from holdfast.model.task import Phase
 from holdfast.model.words import Word
 
 OUTBOX_BYTES_MAX = HELLO_BYTES_MAX // 2
@@ -223,11 +233,11 @@ class Outbox:
 
     # What is answered.
 
-    def rejoin(self, origin: Origin) -> tuple[list[Ended], list[Ended]]:
+    def rejoin(self, origin: Origin) -> tuple[list[Ended], list[HeldLease]]:
         """Begin a new hello to the store `origin`: return the outcomes to name, and those owed.
 
-        All control is dropped, because the hello says it. What is owed (unready, or beyond the
-        bytes of a hello) is to be named as a held lease; it is said in the session.
+        All control is dropped, because the hello says it. What is owed (unready, foreign, or beyond
+        the bytes of a hello) is to be named as a held lease; it is said in a session.
         """
         self._store = origin
         self._starts.clear()
@@ -237,21 +247,18 @@ class Outbox:
         self._pull = 0
         self._draining = False
         named: list[Ended] = []
-        owed: list[Ended] = []
+        owed: list[HeldLease] = []
         room = HELLO_OUTCOMES_BYTES_MAX
         for token, entry in self._entries.items():
-            if entry.stand is Stand.UNREADY:
-                owed.append(entry.ended)
-            elif entry.origin != origin:
-                entry.stand = Stand.FOREIGN
-            elif entry.size_bytes > room:
-                entry.stand = Stand.QUEUED
-                self._queued[token] = entry
-                owed.append(entry.ended)
-            else:
+            stranger = entry.origin != origin
+            if not stranger and entry.stand is not Stand.UNREADY and entry.size_bytes <= room:
                 entry.stand = Stand.SAID
                 room -= entry.size_bytes
                 named.append(entry.ended)
+                continue
+            if entry.stand is not Stand.UNREADY:
+                self._queue(token, entry)
+            owed.append(HeldLease(entry.ended.task, token, Phase.STARTED, 0, stranger))
         return named, owed
 
     def welcomed(self, origin: Origin) -> None:
@@ -277,8 +284,8 @@ class Outbox:
             self._forget(token)
             return entry
         if answer is Answer.UNKNOWN and entry.stand is not Stand.UNREADY:
-            entry.stand = Stand.FOREIGN
-            self._queued.pop(token, None)
+            # Said again where this is the store that gave it: it has the last word.
+            self._queue(token, entry)
         elif answer is Answer.KEEP:
             entry.origin = self._store
             if foreign:
@@ -327,8 +334,8 @@ class Outbox:
 
     @property
     def has_foreign(self) -> bool:
-        """Whether an outcome of another store than the present one is kept."""
-        return any(entry.stand is Stand.FOREIGN for entry in self._entries.values())
+        """Whether an outcome of another store than the present one is kept, unready ones too."""
+        return any(entry.origin != self._store for entry in self._entries.values())
 
     def _queue(self, token: Token, entry: Entry) -> None:
         """Put an outcome in line, or keep it back where another store has to answer it."""

@@ -8,8 +8,10 @@ above the last.
 
 Leases outlive sessions. A lease enters with its `Assign` and leaves when its outcome goes to the
 outbox, when a `StopOrder` is read, or when a welcome answers anything but *keep*. A started lease
-that a welcome does not know (another store, or one restored from a backup) goes on as a stranger:
-its outcome is kept for the store that gave it. One that has not started is dropped instead.
+that a welcome does not know (another store, or one restored from a backup) goes on as a *stranger*:
+its outcome is kept for the store that gave it. One that has not started is dropped instead. Every
+hello names the strangers too, marked as such: who does not know them leaves them alone, and who
+gave them must not take them for lost. They keep their slots, and each view says how many.
 
 The *view* says what is held as of the last order read. A token enters it when its `Assign` is read
 or when the welcome answers *keep*; it leaves when its `Ended` is written into a frame of this
@@ -26,6 +28,7 @@ are `core.lanes`'s, outcomes are `core.outbox`'s.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 
 import msgspec
 
@@ -66,7 +69,7 @@ HELLO_FRAME_BYTES = FRAME_BYTES_MAX // 2
 """What one frame of a hello holds, so that a long hello is read in even bites."""
 
 HELLO_HELD_MAX = OUTSTANDING_MAX + SLOTS_MAX + CONCURRENT_SLOTS_MAX
-"""Leases that a hello names: all of them, with all their words, fit its first frame."""
+"""Leases that a hello names: so many, with all their words, fit its first frame."""
 
 Origin = tuple[str, int]
 """The id and the timeline of the store that gave a lease."""
@@ -143,6 +146,7 @@ class Peer:
         "origin",
         "read",
         "state",
+        "strangers",
     )
 
     def __init__(
@@ -161,28 +165,31 @@ class Peer:
         self.assigned = 0
         """How many of those were assignments."""
         self.leases: dict[Token, Held] = {}
+        self.strangers: dict[Token, Held] = {}
+        """Those of them that another store gave than the one of the last welcome."""
         self._named: tuple[HeldLease, ...] = ()
         self._shown: dict[Token, int] = {}
         self._digest = 0
         self._wishes: dict[Token, int] = {}
 
     def hello(
-        self, *, outcomes: Sequence[Ended], owed: Sequence[Ended] = (), draining: bool = False
+        self, *, outcomes: Sequence[Ended], owed: Sequence[HeldLease] = (), draining: bool = False
     ) -> list[Message]:
         """Open the next session; return the hello, in as many messages as it takes frames.
 
         `outcomes` are named as such. `owed` are leases that have ended, but whose outcome cannot
-        be said yet: they are named as started, and their `Ended` follows in the session. Those
-        beyond `HELLO_HELD_MAX` are not named, and answered when they are said.
+        be said yet: they are named as started, and their `Ended` follows in a session. What is
+        beyond `HELLO_HELD_MAX` is not named, and answered when it is said; strangers come last.
         """
         self.closed()
         self.state = PeerState.CONNECTING
         self.number += 1
         held = [
-            HeldLease(lease.order.task, token, lease.phase, lease.wish)
+            HeldLease(lease.order.task, token, lease.phase, lease.wish, token in self.strangers)
             for token, lease in self.leases.items()
         ]
-        held += [HeldLease(ended.task, ended.token, Phase.STARTED, 0) for ended in owed]
+        held += owed
+        held.sort(key=attrgetter("stranger"))
         del held[HELLO_HELD_MAX:]
         self._named = tuple(held)
         pages = _pages(outcomes, first_room=HELLO_FRAME_BYTES - 4096 - 48 * len(held))
@@ -245,6 +252,7 @@ class Peer:
 
         The view keeps it until `written` is told of that outcome.
         """
+        self.strangers.pop(token, None)
         return self.leases.pop(token, None)
 
     def written(self, token: Token) -> None:
@@ -256,7 +264,10 @@ class Peer:
 
     def view(self) -> View:
         """Return what the frame that is being made says of the leases held."""
-        return View(self.epoch, self.read, self._digest, tuple(self._wishes.items()))
+        concurrent = sum(lease.order.concurrent for lease in self.strangers.values())
+        plain = len(self.strangers) - concurrent
+        wishes = tuple(self._wishes.items())
+        return View(self.epoch, self.read, self._digest, wishes, plain, concurrent)
 
     def closed(self) -> None:
         """Note that the session is over, or that a new one begins with nothing in it."""
@@ -293,6 +304,9 @@ class Peer:
         heard.welcome = message
         for named in self._named:
             self._judged(answers.pop(named.token), heard)
+        self.strangers = {
+            token: lease for token, lease in self.leases.items() if lease.origin != self.origin
+        }
         heard.answered += [(answer.token, answer.answer) for answer in answers.values()]
 
     def _judged(self, answer: LeaseAnswer, heard: Heard) -> None:
@@ -300,7 +314,6 @@ class Peer:
         token = answer.token
         lease = self.leases.get(token)
         kept = answer.answer is Answer.KEEP
-        stranger = answer.answer is Answer.UNKNOWN
         if kept:
             self._show(token, answer.wish)
         if lease is None:
@@ -309,9 +322,14 @@ class Peer:
         elif kept:
             lease.origin = self.origin
             self._obey(lease, answer.wanted, answer.wish, heard)
-        elif not stranger or lease.phase is Phase.ASSIGNED:
+        elif not self._goes_on(lease, answer.answer):
             del self.leases[token]
             heard.stops.append(token)
+
+    def _goes_on(self, lease: Held, answer: Answer) -> bool:
+        """Whether a lease that is not kept here stays, for another store."""
+        strange = answer is Answer.UNKNOWN and lease.origin != self.origin
+        return strange and lease.phase is not Phase.ASSIGNED
 
     def _assigned(self, message: Assign, heard: Heard) -> None:
         if message.epoch != self.epoch:
@@ -331,6 +349,7 @@ class Peer:
     def _stopped(self, message: StopOrder, heard: Heard) -> None:
         self._count(message.number)
         self.written(message.token)
+        self.strangers.pop(message.token, None)
         if self.leases.pop(message.token, None) is not None:
             heard.stops.append(message.token)
 

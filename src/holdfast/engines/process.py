@@ -286,7 +286,7 @@ class ProcessEngine:
         if self._down or self._listener is None:
             return
         self._hear_the_last(life)
-        untouched = life.take_back()
+        waiting = life.take_back()
         begun = tuple(life.handed)
         self._unwatch(life)
         was_full = self._full.pop(life.lane, life) is None
@@ -295,13 +295,15 @@ class ProcessEngine:
         retired = code == RETIRED_EXIT and not begun
         started_well = bool(begun) or life.begun_any or life.killed
         self._failures[life.lane] = 0 if started_well else self._failures[life.lane] + 1
-        self._replace(life.lane, untouched if retired else [])
+        fresh = self._replace(life.lane, needed=retired and bool(waiting))
+        if retired and fresh is not None:
+            waiting = _hand_on(fresh, waiting)
         life.close()
         if begun:
             for unfinished in self._results.glob(f"{life.serial}-*{PARTIAL_SUFFIX}"):
                 unfinished.unlink()
-        if not retired:
-            self._report(life, begun, tuple(token for token, _ in untouched), code)
+        if waiting or not retired:
+            self._report(life, begun, tuple(token for token, _ in waiting), code)
         elif was_full:
             self._listener.lane_writable(life.lane)
 
@@ -320,17 +322,17 @@ class ProcessEngine:
                 if not self._print(life, error=error):
                     break
 
-    def _replace(self, lane: int, waiting: list[tuple[Token, bytes]]) -> None:
-        """Give a lane a fresh child; one that keeps dying at its start is put off."""
+    def _replace(self, lane: int, *, needed: bool) -> Life | None:
+        """Give a lane a fresh child; one that keeps dying at its start is put off.
+
+        The concurrent lane gets one where it is `needed` now, else with its next order.
+        """
         failures = self._failures[lane]
         delay = min(BACKOFF_SECONDS * 2**failures, BACKOFF_SECONDS_MAX) if failures else 0.0
         concurrent = lane == len(self._lives) - 1
-        fresh = None if concurrent and not waiting else self._bear(lane, delay)
+        fresh = None if concurrent and not needed else self._bear(lane, delay)
         self._lives[lane] = fresh
-        for token, packet in waiting:
-            assert fresh is not None, "what waits has a child to wait for"
-            if fresh.hand(packet):
-                fresh.handed[token] = None
+        return fresh
 
     def _report(
         self, life: Life, begun: tuple[Token, ...], untouched: tuple[Token, ...], code: int
@@ -374,3 +376,15 @@ class ProcessEngine:
                     self._report(life, (token,), (), -signal.SIGKILL)
                 life.killed = True
         self._guard_death()
+
+
+def _hand_on(fresh: Life, waiting: list[tuple[Token, bytes]]) -> list[tuple[Token, bytes]]:
+    """Give a child what the former one has not taken up; return what it has no room for.
+
+    The kernel gives every lane the same room, but promises nobody that it does.
+    """
+    for at, (token, packet) in enumerate(waiting):
+        if not fresh.hand(packet):
+            return waiting[at:]
+        fresh.handed[token] = None
+    return []

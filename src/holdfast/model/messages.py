@@ -25,12 +25,16 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class HeldLease(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One lease that a worker names in its hello."""
+    """One lease that a worker names in its hello.
+
+    A `stranger` was given by another store, or timeline, than the one that the hello names.
+    """
 
     task: TaskId
     token: Token
     phase: Phase
     wish: int
+    stranger: bool = False
 
 
 class Ended(Message, frozen=True, array_like=True, gc=False, tag=1):
@@ -47,8 +51,9 @@ class Ended(Message, frozen=True, array_like=True, gc=False, tag=1):
 class WorkerHello(Message, frozen=True, array_like=True, gc=False, tag=2):
     """A worker opens a session. (incarnation, number) must be above the last pair seen.
 
-    `store` and `timeline` name the store that gave it its leases ("" at first). `more` says that
-    `HelloMore` frames with further outcomes follow before the hello is whole.
+    `store` and `timeline` name the store that welcomed it last ("" at first): it gave the leases
+    and outcomes, but for those that are marked. `more` says that `HelloMore` frames with further
+    outcomes follow before the hello is whole.
     """
 
     protocol: int
@@ -310,13 +315,16 @@ class View(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a worker's frame says of its leases, as of the last order it read.
 
     `digest` is the exclusive-or of the first eight bytes of the tokens held; `wishes` are the
-    wish numbers above 0, as (token, number).
+    wish numbers above 0, as (token, number). The strangers are in none of these, but their
+    attempts go on: so many plain ones, and so many concurrent ones, each in a slot.
     """
 
     epoch: int
     read: int
     digest: int
     wishes: tuple[tuple[Token, int], ...] = ()
+    strangers: int = 0
+    concurrent_strangers: int = 0
 
 
 FromWorker = WorkerHello | HelloMore | Ended | Started | Pull | Draining | CodeWanted | Goodbye

@@ -224,8 +224,9 @@ class Agent:
         if heard.answered:
             self._answered(heard)
         if heard.welcome is not None:
-            # Its answers have told what is owed to this store.
+            # Its answers have told what is owed to this store, and what to another one.
             self._results.clear()
+            self._remember_store()
         for token in heard.stops:
             leases.stop(token, now)
         for token in heard.recalls:
@@ -245,7 +246,7 @@ class Agent:
         if not self._sessions.welcomed(welcome):
             return
         self._asked = 0
-        home, origin = self._world.home, self._peer.origin
+        home = self._world.home
         self._world.guard.session(
             url=self._sessions.url,
             identity=home.identity,
@@ -253,10 +254,15 @@ class Agent:
             last_word=welcome.last_word,
         )
         self._world.transfers.session(self._sessions.url)
-        if home.store() != origin and not self._outbox.has_foreign:
-            home.remember_store(*origin)
         for digest in self._inputs.code_wanted():
             self._outbox.code_wanted(digest)
+
+    def _remember_store(self) -> None:
+        """Note whose outcomes a next life inherits: this store's, once no other has any to come."""
+        home, origin = self._world.home, self._peer.origin
+        elsewhere = self._outbox.has_foreign or bool(self._peer.strangers)
+        if self._sessions.connected and not elsewhere and home.store() != origin:
+            home.remember_store(*origin)
 
     def _answered(self, heard: Heard) -> None:
         done: list[Entry] = []

@@ -77,17 +77,29 @@ class Backup:
             self._start()
 
     def act(self, now: float) -> None:
-        """Write what is not on disk, where that is due."""
-        if now >= self.due() and self._outbox.has_unspooled:
+        """Write what is not on disk, where that is due; forget what could not be forgotten yet."""
+        if self._answered or (now >= self.due() and self._outbox.has_unspooled):
             self._start()
 
     async def save(self) -> None:
         """Write all that is unanswered; durable on return. Raises what the spool raises."""
         while outcomes := self._outbox.unspooled():
             await self._spool.save(outcomes)
-            tokens = [ended.token for ended in outcomes]
-            self._outbox.spooled(tokens)
-            self._guard.spooled(tokens)
+            self._saved([ended.token for ended in outcomes])
+        if self._answered:
+            self._start()
+
+    def _saved(self, tokens: list[Token]) -> None:
+        """Note what is durable now.
+
+        What was answered while the disk was busy is there for nothing: the guard has been told
+        that it is done, and must not name it again.
+        """
+        kept = [token for token in tokens if self._outbox.has(token)]
+        self._outbox.spooled(kept)
+        if kept:
+            self._guard.spooled(kept)
+        self._answered += [token for token in tokens if not self._outbox.has(token)]
 
     def _start(self) -> None:
         if not self._keeping:
@@ -98,11 +110,12 @@ class Backup:
         try:
             if self._cut_off_at != math.inf:
                 await self.save()
-            while self._answered:
-                answered, self._answered = self._answered, []
+            while answered := list(self._answered):
                 await self._spool.forget(answered)
+                del self._answered[: len(answered)]
         except (HoldfastError, OSError) as error:
-            # The outcomes stay in memory, and are tried again as long as we are cut off.
+            # The outcomes stay in memory, and are tried again as long as we are cut off. What is to
+            # be forgotten is tried until it is: a next life would deliver it for nothing.
             self._log.error("the spool cannot be kept: %s", error)
             await asyncio.sleep(RETRY_SECONDS)
         finally:

@@ -44,13 +44,15 @@ _LOG = logger("worker.spool")
 class FileSpool:
     """`ports.Spool` over one file. Disk work runs off the event loop, one call at a time."""
 
-    __slots__ = ("_end", "_live", "_path", "_turn")
+    __slots__ = ("_end", "_live", "_named", "_path", "_turn")
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._live: dict[Token, Ended] = {}
         self._end = 0
         """Where the last record that verifies ends; 0 before the file is made."""
+        self._named = False
+        """Whether the file's name is known to be durable, too."""
         self._turn = asyncio.Lock()
 
     def load(self) -> list[Ended]:
@@ -109,8 +111,8 @@ class FileSpool:
             raise _meant(error, self._path) from error
         finally:
             os.close(handle)
-        if fresh:
-            fsync_directory(self._path.parent)
+        if not self._named:
+            self._name()
         self._end += len(whole)
 
     def _empty(self) -> None:
@@ -128,8 +130,14 @@ class FileSpool:
         finally:
             os.close(handle)
         making.replace(self._path)
-        fsync_directory(self._path.parent)
+        # It is the file from here on, also where the disk fails to keep its name at once.
         self._end = len(_MAGIC) + len(data)
+        self._named = False
+        self._name()
+
+    def _name(self) -> None:
+        fsync_directory(self._path.parent)
+        self._named = True
 
 
 class FileShelf:

@@ -15,7 +15,7 @@ from holdfast.core.session import Ledger
 from holdfast.core.wire import Wire
 from holdfast.errors import ProtocolError
 from holdfast.model.ids import Token
-from holdfast.model.messages import Ended
+from holdfast.model.messages import Ended, HeldLease
 from holdfast.model.outcome import OutcomeKind
 from holdfast.model.task import Wanted
 from holdfast.worker import slots
@@ -35,7 +35,7 @@ def spool_after_replace(patch: pytest.MonkeyPatch) -> None:
     """Hello: what is spooled is delivered only after the hello that replaces the former life."""
     original = Outbox.rejoin
 
-    def rejoin(self: Outbox, origin: Any) -> tuple[list[Ended], list[Ended]]:
+    def rejoin(self: Outbox, origin: Any) -> tuple[list[Ended], list[HeldLease]]:
         named, owed = original(self, origin)
         for ended in named:
             entry = self._entries[ended.token]
