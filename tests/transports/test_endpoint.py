@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,25 +43,51 @@ def test_it_lives_as_long_as_the_lock_is_held(tmp_path: Path) -> None:
     assert not endpoint.lives(tmp_path)
 
 
+@pytest.fixture
+def shallow() -> Iterator[Path]:
+    """A directory whose path leaves room for that of a socket."""
+    with tempfile.TemporaryDirectory(prefix="h", dir="/tmp") as path:
+        yield Path(path)
+
+
 def test_a_socket_is_beside_the_database_where_its_path_fits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shallow: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(shallow))
     near = Path("/s")
     assert endpoint.socket_path(near) == near / "coordinator.sock"
-    far = tmp_path / ("ü" * 60)
+    far = shallow / ("ü" * 60)
     path = endpoint.socket_path(far)
-    assert path.parent == tmp_path / f"holdfast-{os.getuid()}"
+    assert path.parent == shallow / f"holdfast-{os.getuid()}"
     assert path.parent.stat().st_mode & 0o777 == 0o700
     assert path == endpoint.socket_path(far)
     assert path != endpoint.socket_path(far / "other")
 
 
-def test_a_directory_of_somebody_else_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_socket_is_below_tmp_where_temporary_files_are_deep_as_well(
+    shallow: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    (tmp_path / "theirs").mkdir()
-    (tmp_path / f"holdfast-{os.getuid()}").symlink_to(tmp_path / "theirs")
+    deep = shallow / ("x" * 120)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    path = endpoint.socket_path(deep)
+    assert path.parent == Path("/tmp") / f"holdfast-{os.getuid()}"
+    assert len(os.fsencode(path)) <= 100
+
+
+def test_a_directory_that_cannot_be_made_is_named(
+    shallow: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(shallow / "gone"))
+    with pytest.raises(ConfigurationError, match="gone"):
+        endpoint.socket_path(shallow / ("x" * 120))
+
+
+def test_a_directory_of_somebody_else_is_refused(
+    shallow: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(shallow))
+    (shallow / "theirs").mkdir()
+    (shallow / f"holdfast-{os.getuid()}").symlink_to(shallow / "theirs")
     with pytest.raises(ConfigurationError, match="--state-dir"):
-        endpoint.socket_path(tmp_path / ("x" * 120))
+        endpoint.socket_path(shallow / ("x" * 120))

@@ -72,15 +72,29 @@ def socket_path(state_dir: Path) -> Path:
     """Return where the unix socket of a state directory is, short enough for the kernel.
 
     Beside the database, or, where that path is too long, in a directory of this user alone below
-    the directory for temporary files. Raises ConfigurationError where another user owns that one.
+    the directory for temporary files, or below `/tmp` where that is deep as well. Raises
+    ConfigurationError where that directory cannot be had, or another user owns it.
     """
     path = state_dir.resolve() / _SOCKET
-    if len(os.fsencode(path)) <= _SOCKET_PATH_BYTES_MAX:
+    if _fits(path):
         return path
     from tempfile import gettempdir
 
+    name = f"{hashlib.sha256(os.fsencode(state_dir.resolve())).hexdigest()[:24]}.sock"
     own = Path(gettempdir()) / f"holdfast-{os.getuid()}"
-    own.mkdir(mode=0o700, exist_ok=True)
+    if not _fits(own / name):
+        own = Path("/tmp") / own.name
+    try:
+        own.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"no directory {own} can be made for a socket: {error.strerror}; "
+            "give a shorter --state-dir"
+        ) from error
     if own.stat().st_uid != os.getuid() or own.is_symlink():
         raise ConfigurationError(f"{own} belongs to somebody else: give a shorter --state-dir")
-    return own / f"{hashlib.sha256(os.fsencode(state_dir.resolve())).hexdigest()[:24]}.sock"
+    return own / name
+
+
+def _fits(path: Path) -> bool:
+    return len(os.fsencode(path)) <= _SOCKET_PATH_BYTES_MAX

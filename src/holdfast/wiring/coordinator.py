@@ -261,8 +261,9 @@ def _doors(settings: CoordinatorSettings) -> Iterator[tuple[list[socket.socket],
             finally:
                 os.umask(previous)
         except OSError as error:
+            why = error.strerror or error
             raise ConfigurationError(
-                f"no socket can be made at {path}: {error.strerror}; give another --state-dir"
+                f"no socket can be made at {path}: {why}; give another --state-dir"
             ) from error
         opened.callback(_unlink, path, os.stat(path).st_ino)
         unix.listen()
