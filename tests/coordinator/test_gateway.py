@@ -59,6 +59,22 @@ def test_a_session_begins_with_a_hello_alone(body: tuple[Message, ...]) -> None:
     perform(play)
 
 
+def test_sessions_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def play(stage: Stage) -> None:
+        monkeypatch.setattr(gateway, "SESSIONS_MAX", 2)
+        client, worker = await stage.client(), await stage.worker()
+        third = Client(stage.dial())
+        await third.send(_HELLO)
+        assert "more than 2 sessions" in (await third.next(Goodbye)).text
+        await third.until_closed()
+        await worker.leave()
+        await stage.quiet()
+        await client.keep(stage.spec())
+        assert await (await stage.client("fourth")).keep(stage.spec())
+
+    perform(play)
+
+
 @pytest.mark.parametrize(
     "parts",
     [

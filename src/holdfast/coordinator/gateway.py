@@ -27,6 +27,7 @@ from holdfast.model.limits import (
     HELLO_BYTES_MAX,
     NAME_BYTES_MAX,
     OFFER_WORDS_MAX,
+    SESSIONS_MAX,
     SLOTS_MAX,
 )
 from holdfast.model.messages import (
@@ -85,6 +86,7 @@ class Gateway:
         self._tasks = TaskSet(_LOG)
         self._sessions: dict[Session, asyncio.Task[None]] = {}
         """Every open session, and the task that writes on its socket."""
+        self._channels = 0
         self._code_reads = asyncio.Semaphore(_CODE_READS_MAX)
 
     @property
@@ -95,8 +97,11 @@ class Gateway:
     async def serve(self, channel: Channel) -> None:
         """Converse on one channel until it ends; never raises for what the peer does."""
         session: Session | None = None
+        self._channels += 1
         try:
             await self._coordinator.ready.wait()
+            if self._channels > SESSIONS_MAX:
+                raise ProtocolError(f"more than {SESSIONS_MAX} sessions at once; try again later")
             session = await self._first(channel)
             await self._read(session)
         except ProtocolError as error:
@@ -106,6 +111,7 @@ class Gateway:
         except (ChannelClosedError, TimeoutError) as error:
             _LOG.debug("%s: %s", channel.peer, error)
         finally:
+            self._channels -= 1
             if session is not None:
                 session.close("its socket closed")
                 self._sessions.pop(session, None)

@@ -38,6 +38,8 @@ CONCURRENT_SLOTS_MAX = 2_000
 OFFER_WORDS_MAX = 1_000
 
 # Coordinator.
+SESSIONS_MAX = 4_096
+"""Sockets that one coordinator converses on at a time, those included that have not said hello."""
 INBOX_MESSAGES_MAX = 20_000
 TURN_MESSAGES_MAX = 2_000
 WINDOW_TASKS_MAX = 4_096
