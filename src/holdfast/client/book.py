@@ -50,6 +50,7 @@ class Book:
         self._intake = intake
         self._settling = settling
         self._codes: set[bytes] = set()
+        """Functions that were sent on this channel and, as far as is known, kept."""
 
     # To the coordinator.
 
@@ -179,6 +180,8 @@ class Book:
             self.settle([(task_id, error_of(message.code, message.text))])
             return None
         if message.retry_after_seconds > 0:
+            # Its function need not have been kept either: it goes again with the submission.
+            self._codes.discard(submission.spec.code)
             self.apart[task_id] = submission
             return submission
         self.fail(submission, error_of(message.code, message.text))
