@@ -166,6 +166,11 @@ class FaultyStore:
         await self._read()
         return await self._inner.load_code(digest)
 
+    async def kept_code(self, digests: Sequence[bytes]) -> list[bytes]:
+        """See `ports.Store`."""
+        await self._read()
+        return await self._inner.kept_code(digests)
+
     async def _read(self, *, opening: bool = False) -> None:
         self._party.alive()
         await asyncio.sleep(self._rng.uniform(*READ_SECONDS))
