@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 
 import pytest
 
 from holdfast.coordinator import state
+from holdfast.errors import StoreFullError, StoreRefusedError
+from holdfast.model.ids import TaskId
 from holdfast.model.messages import Accepted, PutCode, Refused, Submit
+from holdfast.model.task import State
 from tests.coordinator.stage import Stage, perform
 
 
@@ -95,5 +99,117 @@ def test_only_so_many_functions_are_remembered(monkeypatch: pytest.MonkeyPatch) 
         assert list(stage.coordinator.state.code) == [code.digest for code in others[1:]]
         await client.keep(stage.spec(code=first.digest))
         assert stage.store.code_asked == [[first.digest]]
+
+    perform(play)
+
+
+def stored(stage: Stage) -> int:
+    """Return how many functions are on the disk."""
+    (count,) = stage.disk.execute("SELECT count(*) FROM code").fetchone()
+    return int(count)
+
+
+def test_without_room_no_function_is_written() -> None:
+    async def play(stage: Stage) -> None:
+        client = await stage.client()
+        stage.room.is_short = True
+        stage.coordinator.look_at_room()
+        for number in range(50):
+            code = function(f"f{number}", 100_000)
+            await client.send(code)
+            await client.submit(stage.spec(code=code.digest))
+            assert (await client.next(Refused)).code == "no_room"
+        assert stored(stage) == 0
+        assert stage.store.commits == []
+
+    perform(play)
+
+
+def test_a_function_that_was_dropped_is_asked_for_once_there_is_room() -> None:
+    async def play(stage: Stage) -> None:
+        client, code = await stage.client(), function("f")
+        stage.coordinator.short = True
+        await client.send(code)
+        await stage.quiet()
+        stage.coordinator.short = False
+        await client.submit(spec := stage.spec(code=code.digest))
+        assert (await client.next(Refused)).code == "no_code"
+        await client.send(code, Submit((spec,)))
+        assert (await client.next(Accepted)).tasks == (spec.id,)
+        assert stored(stage) == 1
+
+    perform(play)
+
+
+@pytest.mark.parametrize("with_its_task", [False, True])
+def test_a_function_without_room_does_not_hold_up_the_outcome_beside_it(
+    with_its_task: bool,
+) -> None:
+    async def play(stage: Stage) -> None:
+        worker, client = await stage.worker(), await stage.client()
+        await client.keep(running := stage.spec())
+        order = await worker.assigned()
+        stage.store.gate = asyncio.Event()
+        await client.submit(stage.spec(queue="other"))
+        await stage.store.reached.wait()
+        # These come while that is committed, and share a turn.
+        code = function("f", 100_000)
+        await client.send(code)
+        await worker.end(order)
+        if with_its_task:
+            await client.submit(stage.spec(code=code.digest))
+        await stage.quiet()
+        stage.store.poison = lambda changes: StoreFullError("full") if changes.code else None
+        stage.store.gate.set()
+        assert (await client.settled(running.id)).state is State.SUCCEEDED
+        assert stage.counters.get("turns_without_room") == 1
+        if with_its_task:
+            assert (await client.next(Refused)).code == "no_room"
+        assert stored(stage) == 0
+
+    perform(play)
+
+
+def test_a_function_does_not_wait_behind_outcomes_that_find_no_room() -> None:
+    async def play(stage: Stage) -> None:
+        worker, client = await stage.worker(), await stage.client()
+        await client.keep(running := stage.spec())
+        order = await worker.assigned()
+        full = [True]
+        stage.store.poison = lambda changes: StoreFullError("full") if full[0] else None
+        await worker.end(order)
+        await stage.quiet()
+        code = function("f")
+        await client.send(code, Submit((late := stage.spec(code=code.digest),)))
+        refused = await client.next(Refused)
+        assert (refused.task, refused.code) == (late.id, "no_room")
+        full[0] = False
+        await client.settled(running.id)
+        stage.coordinator.look_at_room()
+        await stage.quiet()
+        assert stored(stage) == 0, "it went with its task"
+        await client.send(code, Submit((late,)))
+        assert (await client.next(Accepted)).tasks == (late.id,)
+
+    perform(play)
+
+
+def test_a_turn_that_is_split_keeps_a_function_before_its_tasks() -> None:
+    async def play(stage: Stage) -> None:
+        client, code = await stage.client(), function("f")
+        specs = [stage.spec(code=code.digest) for _ in range(5)]
+        bad = specs[1].id
+        stage.store.poison = lambda changes: (
+            StoreRefusedError("poisoned")
+            if any(task.spec.id == bad for task in changes.inserts)
+            else None
+        )
+        await client.send(code, *(Submit((spec,)) for spec in specs))
+        assert (await client.next(Refused)).code == "invalid_input"
+        kept = [spec.id for spec in specs if spec.id != bad]
+        accepted: list[TaskId] = []
+        while len(accepted) < len(kept):
+            accepted += (await client.next(Accepted)).tasks
+        assert sorted(accepted) == kept
 
     perform(play)

@@ -88,15 +88,15 @@ class Inbox:
             self._parts.appendleft(rest)
         self._arrived.set()
 
-    def ahead(self, kind: type) -> list[Item]:
-        """Take the messages of one kind ahead; all others wait behind the parts, in their order."""
+    def ahead(self, kinds: tuple[type, ...]) -> list[Item]:
+        """Take messages of these kinds ahead; all others wait behind the parts, in their order."""
         if len(self._parts) >= _PARTS_MAX:
             return []
         fresh = self.gather()
-        rest = [item for item in fresh if not isinstance(item[1], kind)]
+        rest = [item for item in fresh if not isinstance(item[1], kinds)]
         if rest:
             self._parts.append(rest)
-        return [item for item in fresh if isinstance(item[1], kind)]
+        return [item for item in fresh if isinstance(item[1], kinds)]
 
     def part(self) -> list[Item] | None:
         """Take the next part of a turn that failed, None where there is none."""

@@ -115,8 +115,11 @@ def settled(task: Task) -> Settled:
 
 
 def put_code(turn: Turn, session: ClientSession, message: PutCode) -> None:
-    """Keep the bytes of a pickled function."""
-    if not turn.has_code(message.digest):
+    """Keep the bytes of a pickled function, where there is room.
+
+    Where there is none it is dropped, and its tasks are refused until it comes again with them.
+    """
+    if not turn.short and not turn.has_code(message.digest):
         turn.code[message.digest] = message.data
 
 
