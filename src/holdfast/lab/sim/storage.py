@@ -212,6 +212,8 @@ def kinds_of(changes: Changes) -> list[str]:
     kinds: dict[str, None] = {}
     if changes.workers:
         kinds["commit hello"] = None
+    if changes.code:
+        kinds["commit code"] = None
     if changes.outages:
         kinds["commit outage"] = None
     for task in changes.inserts:
