@@ -7,10 +7,10 @@ import hashlib
 
 import pytest
 
-from holdfast.coordinator import state
+from holdfast.coordinator import gateway, state
 from holdfast.errors import StoreFullError, StoreRefusedError
 from holdfast.model.ids import TaskId
-from holdfast.model.messages import Accepted, PutCode, Refused, Submit
+from holdfast.model.messages import Accepted, Code, CodeWanted, PutCode, Refused, Submit
 from holdfast.model.task import State
 from tests.coordinator.stage import Stage, perform
 
@@ -211,5 +211,45 @@ def test_a_turn_that_is_split_keeps_a_function_before_its_tasks() -> None:
         while len(accepted) < len(kept):
             accepted += (await client.next(Accepted)).tasks
         assert sorted(accepted) == kept
+
+    perform(play)
+
+
+def test_a_worker_that_reads_slowly_has_few_functions_waiting_for_it() -> None:
+    async def play(stage: Stage) -> None:
+        worker, client = await stage.worker(), await stage.client()
+        codes = [function(f"f{number}", 100_000) for number in range(30)]
+        for code in codes:
+            await client.send(code)
+        await client.keep(stage.spec())
+        wanted = [CodeWanted(code.digest) for code in codes]
+        await worker.say(*wanted)
+        # It asks for each once more, as for another task of it.
+        await worker.say(*wanted)
+        await stage.quiet()
+        (session,) = stage.coordinator.state.sessions.values()
+        assert sum(isinstance(message, Code) for message in session.out) <= 1
+        came: list[Code] = []
+        while len(came) < len(codes):
+            came.append(await worker.next(Code))
+            await worker.say()
+        assert [message.digest for message in came] == [code.digest for code in codes]
+        assert all(message.found for message in came)
+        await worker.say(CodeWanted(codes[0].digest))
+        assert (await worker.next(Code)).data == codes[0].data
+
+    perform(play)
+
+
+def test_a_worker_that_asks_for_more_functions_than_it_can_hold_leases_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gateway, "_CODE_WANTED_MAX", 3)
+
+    async def play(stage: Stage) -> None:
+        worker = await stage.worker()
+        await worker.say(*(CodeWanted(bytes([number]) * 32) for number in range(4)))
+        await worker.until_closed()
+        assert stage.counters.get("protocol_errors") == 1
 
     perform(play)
