@@ -180,6 +180,10 @@ class Store(Protocol):
 
     async def load_code(self, digest: bytes) -> bytes | None: ...
 
+    async def kept_code(self, digests: Sequence[bytes]) -> list[bytes]:
+        """Return those of the digests whose bytes are here."""
+        ...
+
 
 class Room(Protocol):
     """Space on the store's disk: a watermark for submissions, and a ballast for outcomes."""

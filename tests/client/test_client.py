@@ -79,6 +79,27 @@ def test_a_function_is_sent_once_a_session_and_pickled_at_each_submission(tmp_pa
         assert len(scripted.read(PutCode)) == 2
 
 
+def test_a_function_is_sent_again_with_what_was_refused_for_now(tmp_path: Path) -> None:
+    scripted = Scripted()
+    times = 3
+    base = 40
+
+    def refuse(spec: Spec) -> Refused | None:
+        nonlocal times
+        times -= 1
+        if times > 0:
+            # A full disk takes neither the task nor its function.
+            scripted.code.clear()
+            return Refused(spec.id, "no_room", "later", 0.01)
+        return None
+
+    scripted.refuse = refuse
+    with client_of(scripted, tmp_path) as client:
+        assert client.submit(lambda x: x + base, 2).result(10) == 42
+    said = [type(message) for message in scripted.sessions[0].read]
+    assert said[1:7] == [PutCode, Submit] * 3
+
+
 def test_options_reach_the_spec(tmp_path: Path) -> None:
     scripted = Scripted()
     with client_of(scripted, tmp_path) as client:

@@ -113,6 +113,8 @@ class FaultyStore:
         """Set when a commit waits at the gate."""
         self.commits: list[Changes] = []
         self.asked_last_turn = 0
+        self.code_asked: list[list[bytes]] = []
+        """Digests of functions that the store was asked for."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
@@ -135,6 +137,10 @@ class FaultyStore:
         if self.reads:
             raise self.reads.popleft()
         return await self.inner.load(tasks)
+
+    async def kept_code(self, digests: list[bytes]) -> list[bytes]:
+        self.code_asked.append(digests)
+        return await self.inner.kept_code(digests)
 
     async def last_turn(self) -> int:
         self.asked_last_turn += 1

@@ -1,4 +1,4 @@
-"""The inbox: when a turn is due."""
+"""The inbox: when a turn is due, and how much it holds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import asyncio
 
 import pytest
 
+from holdfast.client.calls import CODE_BYTES_MAX
 from holdfast.coordinator.inbox import Inbox
+from holdfast.model.messages import PutCode
 from holdfast.wiring.process import loop_factory
 
 
@@ -23,3 +25,27 @@ def test_the_earliest_of_several_wishes_counts(make_loop, wishes: tuple[float, f
 
     with asyncio.Runner(loop_factory=make_loop) as runner:
         runner.run(scene())
+
+
+def test_functions_weigh_by_their_bytes() -> None:
+    async def scene() -> None:
+        inbox = Inbox()
+        for number in range(600):
+            inbox.post(None, PutCode(number.to_bytes(32, "big"), bytes(CODE_BYTES_MAX)))
+        space = asyncio.ensure_future(inbox.space())
+        await asyncio.sleep(0)
+        assert not space.done(), "110 MiB are more than may wait"
+        turn = inbox.gather()
+        assert len(turn) * CODE_BYTES_MAX < 16 * 1024 * 1024
+        while not space.done():
+            assert inbox.gather()
+            await asyncio.sleep(0)
+
+    asyncio.run(scene())
+
+
+def test_a_small_function_weighs_as_one_message() -> None:
+    inbox = Inbox()
+    for number in range(3_000):
+        inbox.post(None, PutCode(number.to_bytes(32, "big"), bytes(600)))
+    assert len(inbox.gather()) == 2_000

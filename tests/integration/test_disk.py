@@ -125,6 +125,7 @@ async def answer_to_a_submission(url: str) -> Message:
 
 def test_a_full_disk_refuses_new_tasks_and_settles_the_old(tmp_path: Path, seen: Seen) -> None:
     release = tmp_path / "release"
+    enclosed = b"x" * 100_000
     with small_disk(tmp_path) as disk, Cluster(tmp_path / "workers") as workers:
         try:
             client = wiring.connect(disk.url, connect_seconds=_SECONDS)
@@ -136,6 +137,7 @@ def test_a_full_disk_refuses_new_tasks_and_settles_the_old(tmp_path: Path, seen:
             seen.until_busy(*(future.id for future in running))
             disk.fill()
             refused = client.submit(bodies.add, 20, 22)
+            closures = [client.submit(lambda: len(enclosed)) for _ in range(3)]
             told = asyncio.run(answer_to_a_submission(disk.url))
             assert isinstance(told, Refused)
             assert told.code == "no_room", told.text
@@ -145,7 +147,9 @@ def test_a_full_disk_refuses_new_tasks_and_settles_the_old(tmp_path: Path, seen:
             release.touch()
             assert [future.result(_SECONDS) for future in running] == [0, 1, 2]
             assert not refused.done()
+            assert not any(closure.done() for closure in closures)
             assert disk.process.poll() is None
             disk.clear()
             assert refused.result(_SECONDS) == 42
+            assert [closure.result(_SECONDS) for closure in closures] == [100_000] * 3
             assert [len(seen.runs_of(future.id)) for future in running] == [1, 1, 1]

@@ -20,7 +20,7 @@ from holdfast.model.ids import TaskId, Token
 from holdfast.model.messages import Accepted, Answered, Assign, Settled, StopOrder
 from holdfast.model.outcome import Answer, Encoding, Payload, Reason
 from holdfast.model.task import Charges, Lease, Life, Owed, Phase, Spec, State, Task, Wanted
-from holdfast.ports import Changes, Event, Order, Receipt, Update, WorkerRow
+from holdfast.ports import Changes, CodeRow, Event, Order, Receipt, Update, WorkerRow
 
 ID = TaskId(bytes(15) + b"\x07")
 TOKEN = Token(b"t" * 16)
@@ -143,6 +143,21 @@ def test_a_terminal_row_that_changes(court: Court) -> None:
     court.insert(CLAIMED).run("succeeded").update(DONE)
     court.update(replace(DONE, version=4, state=State.FAILED, reason=Reason.ERROR, result=None))
     assert court.accuses("it was succeeded, and changed")
+
+
+def test_a_task_whose_function_is_nowhere(court: Court) -> None:
+    travels = Task(replace(SPEC, code=b"d" * 32), FRESH)
+    court.commit(inserts=[travels])
+    assert court.accuses("its function is nowhere")
+
+
+@pytest.mark.parametrize("turns", [1, 2])
+def test_a_task_whose_function_is_kept_with_it_or_before_it(court: Court, turns: int) -> None:
+    parts = {"code": [CodeRow(b"d" * 32, b"bytes")]}
+    travels = {"inserts": [Task(replace(SPEC, code=b"d" * 32), FRESH)]}
+    for each in [parts | travels] if turns == 1 else [parts, travels]:
+        court.commit(**each)
+    assert court.records.violations == []
 
 
 def test_a_result_of_another_attempt(court: Court) -> None:

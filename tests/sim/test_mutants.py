@@ -8,7 +8,8 @@ from holdfast.lab.sim.world import Verdict, run
 from tests.sim.mutants import MUTANTS, Mutant
 from tests.sim.tables import SEEDS, first_seed
 
-CALM_SEEDS = (0, 3)
+CALM_SEEDS = (0, 3, 4)
+"""In the last of them, functions travel."""
 NAMED = """
     token_check_off ack_before_commit epoch_ignored one_way_reconcile overlay_off grace_unbounded
     free_return_uncounted spool_after_replace wish_not_told_again late_hello_accepted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from holdfast.lab.sim.misfortunes import (
+    CODE_POINTS,
     COUNTED,
     STORM_DEATHS,
     STORM_LEASE_SECONDS,
@@ -58,6 +59,16 @@ def test_plans_hold_what_they_promise() -> None:
     flavours = {fault.flavour for seed in range(60) for fault in draw(seed).faults}
     assert {"cut WorkerHello", "crash Ended", "partition Started"} <= flavours
     assert set(doings) == set(BEHAVIOURS)
+
+
+def test_some_functions_travel() -> None:
+    plans = [plan for plan in map(draw, range(60)) if plan.pickled]
+    assert 5 < len(plans) < 20
+    for plan in plans:
+        assert plan.pickled <= {task.function for task in plan.submissions}
+        assert any(fault.flavour == "full" for fault in plan.faults)
+    flavours = " ".join(fault.flavour for plan in plans for fault in plan.faults)
+    assert all(f" {point}" in flavours for _, point in CODE_POINTS)
 
 
 def test_a_storm_uses_budgets_up() -> None:

@@ -635,6 +635,19 @@ class StoreSuite:
 
         with_store(place, body)
 
+    def test_which_code_is_kept(self, place: Place) -> None:
+        digests = [number.to_bytes(32, "big") for number in range(700)]
+
+        async def body(one: Store, two: Store) -> None:
+            assert await one.kept_code([]) == []
+            assert await one.kept_code(digests) == []
+            here = [CodeRow(digest, b"bytes") for digest in digests[::2]]
+            await two.commit(Changes(turn=1, code=here))
+            assert sorted(await one.kept_code(digests)) == digests[::2]
+            assert await one.kept_code([digests[1], digests[2]]) == [digests[2]]
+
+        with_two(place, body)
+
     # The line.
 
     def test_ready_pages_go_through_a_class_in_line(self, place: Place) -> None:

@@ -30,6 +30,7 @@ PLANS = {
     "next_due": (statements.NEXT_DUE, "tasks_due (due_ms>?)"),
     "update": (statements.update_plain(4), "sqlite_autoindex_tasks_1 (id=?)"),
     "update_full": (statements.update_full(4), "sqlite_autoindex_tasks_1 (id=?)"),
+    "kept_code": (statements.kept_code(4), "COVERING INDEX sqlite_autoindex_code_1 (digest=?)"),
     "events": (statements.EVENTS, "events_task (task=?)"),
     "attempts": (statements.ATTEMPTS, "PRIMARY KEY (task=?)"),
     "queued_by_class": (statements.QUEUED_BY_CLASS, "INDEX tasks_claimable"),

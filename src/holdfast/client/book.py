@@ -50,6 +50,7 @@ class Book:
         self._intake = intake
         self._settling = settling
         self._codes: set[bytes] = set()
+        """Functions that were sent on this channel and, as far as is known, kept."""
 
     # To the coordinator.
 
@@ -88,11 +89,13 @@ class Book:
                 self.apart[spec.id] = submission
                 upload(submission)
                 continue
-            if submission.code and spec.code not in self._codes:
+            if spec.code and spec.code not in self._codes:
                 if len(self._codes) >= _CODES_MAX:
                     self._codes.clear()
                 self._codes.add(spec.code)
-                out.append(PutCode(spec.code, submission.code))
+                code = self._intake.code(spec.code)
+                out.append(PutCode(spec.code, code))
+                size += len(code)
             specs.append(spec)
             sent[spec.id] = submission
             size += submission.size_bytes
@@ -130,6 +133,7 @@ class Book:
         """Move what is durable from sent to watched; under the id that holds its key."""
         holders = dict(message.known) if message.known else {}
         futures = []
+        code = []
         size = 0
         for task_id in message.tasks:
             submission = self.sent.pop(task_id, None)
@@ -138,6 +142,8 @@ class Book:
             future = submission.future
             size += submission.size_bytes
             futures.append(future)
+            if submission.spec.code:
+                code.append(submission.spec.code)
             if holders and task_id in holders:
                 future._task_id = holders[task_id]
                 self.watch(future)
@@ -145,7 +151,7 @@ class Book:
                 self.watched[task_id] = future
         if futures:
             keep_all(self._settling, futures)
-            self._intake.release(len(futures), size)
+            self._intake.release(len(futures), size, code)
         if self.kept_calls:
             for task_id in message.tasks:
                 self._call_kept(task_id)
@@ -179,6 +185,8 @@ class Book:
             self.settle([(task_id, error_of(message.code, message.text))])
             return None
         if message.retry_after_seconds > 0:
+            # Its function need not have been kept either: it goes again with the submission.
+            self._codes.discard(submission.spec.code)
             self.apart[task_id] = submission
             return submission
         self.fail(submission, error_of(message.code, message.text))
@@ -187,7 +195,7 @@ class Book:
     def fail(self, submission: Submission, error: BaseException) -> None:
         """End a submission that will not be kept."""
         self.apart.pop(submission.spec.id, None)
-        self._intake.release(1, submission.size_bytes)
+        self._release([submission])
         settle_all(self._settling, [(submission.future, error)])
         self._call_kept(submission.spec.id)
 
@@ -206,12 +214,17 @@ class Book:
         for queue in queues:
             while queue:
                 gone.append(queue.popleft())
-        self._intake.release(len(gone), sum(submission.size_bytes for submission in gone))
+        self._release(gone)
         settle_all(self._settling, [(submission.future, error) for submission in gone])
         self.settle([(TaskId(task_id), error) for task_id in self.watched.copy()])
         for submission in gone:
             self._call_kept(submission.spec.id)
         return gone
+
+    def _release(self, gone: list[Submission]) -> None:
+        size = sum(submission.size_bytes for submission in gone)
+        code = [submission.spec.code for submission in gone if submission.spec.code]
+        self._intake.release(len(gone), size, code)
 
     def when_kept(self, task_id: TaskId, call: Callable[[], None]) -> None:
         """Call once the task is accepted or surely refused; now, where that is known."""

@@ -28,7 +28,10 @@ _PARTIALS_MAX = 8
 
 
 class Call(msgspec.Struct, frozen=True):
-    """A function ready to be submitted. `size_bytes` is what its spec takes beside the payload."""
+    """A function ready to be submitted.
+
+    `size_bytes` is what its spec takes beside the payload and the code, which many may share.
+    """
 
     function: str
     code: bytes

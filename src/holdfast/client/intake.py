@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any
 
 import msgspec
 
 from holdfast.client.calls import Call, python_of
+from holdfast.client.code import HeldCode
 from holdfast.client.future import Future, Owner
 from holdfast.errors import OverloadedError
 from holdfast.model.ids import IdMint
@@ -31,11 +32,13 @@ _RETRY_AFTER_SECONDS = 0.1
 
 
 class Submission(msgspec.Struct):
-    """A task on its way to the coordinator. `path` names the file of a payload yet to upload."""
+    """A task on its way to the coordinator. `path` names the file of a payload yet to upload.
+
+    `size_bytes` is what it takes beside its function, which may be that of many.
+    """
 
     spec: Spec
     future: Future[Any]
-    code: bytes
     path: str
     size_bytes: int
 
@@ -65,6 +68,7 @@ class Intake:
         self._bytes_max = bytes_max
         self._submissions = 0
         self._bytes = 0
+        self._code = HeldCode()
         self._shut: Exception | None = None
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
@@ -109,7 +113,9 @@ class Intake:
             future: Future[Any] = Future(owner, task_id)
             if arrivals is not None:
                 future._arrivals = arrivals
-            self.waiting.append(Submission(spec, future, call.code, encoded.path, size))
+            if call.code:
+                self._bytes += self._code.hold(call.digest, call.code)
+            self.waiting.append(Submission(spec, future, encoded.path, size))
             self._submissions += 1
             self._bytes += size
             if not self.awake:
@@ -117,11 +123,20 @@ class Intake:
                 self._wake()
         return future
 
-    def release(self, submissions: int, size_bytes: int) -> None:
-        """Count submissions that were accepted, or refused for good."""
+    def code(self, digest: bytes) -> bytes:
+        """Return the function of a submission that is on its way."""
+        return self._code.bytes_of(digest)
+
+    def release(self, submissions: int, size_bytes: int, code: Sequence[bytes] = ()) -> None:
+        """Count submissions that were accepted, or refused for good.
+
+        `code` are the digests of their functions, one for each submission that has one.
+        """
         with self._lock:
             self._submissions -= submissions
             self._bytes -= size_bytes
+            if code:
+                self._bytes -= self._code.let_go(code)
             if self._watchers and (self._has_room() or not self._submissions):
                 self._changed.notify_all()
 

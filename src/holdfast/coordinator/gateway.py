@@ -58,6 +58,8 @@ _HELLO_SECONDS = 10.0
 _CLOSE_SECONDS = 2.0
 _QUESTIONS_MAX = 16
 _CODE_READS_MAX = 8
+_CODE_WANTED_MAX = 10_000
+"""Functions that one worker may wait for: more than it can hold leases."""
 _WATCH_MAX = 500
 """Watched tasks that one message names at a time: their results may all come from the store."""
 _OWED_MAX = 100
@@ -222,7 +224,10 @@ class Gateway:
         if isinstance(message, Goodbye):
             return False
         if isinstance(message, CodeWanted) and isinstance(session, WorkerSession):
-            self._tasks.start("code", self._code(session, message.digest))
+            if len(session.code_wanted) >= _CODE_WANTED_MAX:
+                raise ProtocolError(f"more than {_CODE_WANTED_MAX} functions at once")
+            session.code_wanted[message.digest] = None
+            session.wake.set()
         elif isinstance(message, Ask) and isinstance(session, ClientSession):
             if session.questions >= _QUESTIONS_MAX:
                 raise ProtocolError(f"more than {_QUESTIONS_MAX} questions at once")
@@ -238,7 +243,8 @@ class Gateway:
         finally:
             session.questions -= 1
 
-    async def _code(self, session: WorkerSession, digest: bytes) -> None:
+    async def _code(self, session: WorkerSession) -> None:
+        digest = next(iter(session.code_wanted))
         async with self._code_reads:
             try:
                 data = await self._coordinator.store.load_code(digest)
@@ -246,6 +252,8 @@ class Gateway:
                 # It asks again after its next hello, when the store may be readable.
                 session.close(f"a function could not be read: {error}")
                 return
+        del session.code_wanted[digest]
+        session.code_read = False
         session.send(Code(digest, data or b"", data is not None))
 
     # Writing.
@@ -265,7 +273,7 @@ class Gateway:
                     session.said = clock.monotonic()
                 if session.closed:
                     break
-                if not out and isinstance(session, ClientSession):
+                if not out:
                     self._pay(session)
         except ChannelClosedError as error:
             session.close(str(error))
@@ -275,11 +283,15 @@ class Gateway:
         finally:
             await channel.close(session.reason)
 
-    def _pay(self, session: ClientSession) -> None:
-        """Have results read from the store that were too many to wait in memory."""
-        owed = session.drained(_OWED_MAX)
-        if owed:
-            self._coordinator.post(session, Watch(tuple(owed)))
+    def _pay(self, session: Session) -> None:
+        """Have read from the store what would be too much to wait in memory: results, functions."""
+        if isinstance(session, ClientSession):
+            owed = session.drained(_OWED_MAX)
+            if owed:
+                self._coordinator.post(session, Watch(tuple(owed)))
+        elif isinstance(session, WorkerSession) and session.code_wanted and not session.code_read:
+            session.code_read = True
+            self._tasks.start("code", self._code(session))
 
     async def _goodbye(self, channel: Channel, session: Session | None, text: str) -> None:
         goodbye = Goodbye("protocol_error", text[: FRAME_BYTES_MAX // 8])

@@ -1,7 +1,8 @@
 """What waits for the next turn: messages in the order they came, and parts of turns that failed.
 
-Bounded: a message weighs as many tasks as it holds, and its payloads by the page; whoever posts
-asks for space before it reads on. Owns also when the next turn is due although nothing came.
+Bounded: a message weighs as many tasks as it holds, and its payloads and functions by the page;
+whoever posts asks for space before it reads on. Owns also when the next turn is due although
+nothing came.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from holdfast.coordinator.facts import Hello
 from holdfast.coordinator.sessions import Session
 from holdfast.coordinator.turn import Item
 from holdfast.model.limits import INBOX_MESSAGES_MAX, TURN_MESSAGES_MAX
-from holdfast.model.messages import Ended, Submit, View, Watch
+from holdfast.model.messages import Ended, PutCode, Submit, View, Watch
 
 _WEIGHT_BYTES = 4096
 _ALARM_SECONDS_MAX = 3600.0
@@ -88,15 +89,15 @@ class Inbox:
             self._parts.appendleft(rest)
         self._arrived.set()
 
-    def ahead(self, kind: type) -> list[Item]:
-        """Take the messages of one kind ahead; all others wait behind the parts, in their order."""
+    def ahead(self, kinds: tuple[type, ...]) -> list[Item]:
+        """Take messages of these kinds ahead; all others wait behind the parts, in their order."""
         if len(self._parts) >= _PARTS_MAX:
             return []
         fresh = self.gather()
-        rest = [item for item in fresh if not isinstance(item[1], kind)]
+        rest = [item for item in fresh if not isinstance(item[1], kinds)]
         if rest:
             self._parts.append(rest)
-        return [item for item in fresh if isinstance(item[1], kind)]
+        return [item for item in fresh if isinstance(item[1], kinds)]
 
     def part(self) -> list[Item] | None:
         """Take the next part of a turn that failed, None where there is none."""
@@ -135,12 +136,14 @@ class Inbox:
 
 
 def _weight_of(message: object) -> int:
-    """Return what a message weighs in a turn: its tasks, and its payloads by the page."""
+    """Return what a message weighs in a turn: its tasks, and what it carries by the page."""
     if isinstance(message, Submit):
         size = sum(len(spec.payload.data) for spec in message.specs)
         return 1 + len(message.specs) + size // _WEIGHT_BYTES
     if isinstance(message, Ended):
         return 1 if message.result is None else 1 + len(message.result.data) // _WEIGHT_BYTES
+    if isinstance(message, PutCode):
+        return 1 + len(message.data) // _WEIGHT_BYTES
     if isinstance(message, Watch):
         return 1 + len(message.tasks)
     if isinstance(message, Hello):

@@ -13,7 +13,7 @@ from holdfast.coordinator.state import UNSERVED_MIN
 from holdfast.coordinator.turn import Item, Turn
 from holdfast.model.ids import TaskId
 from holdfast.model.limits import WINDOW_LOW_TASKS, WINDOW_TASKS_MAX
-from holdfast.model.messages import Ended, SetWanted, Started, Submit, Watch
+from holdfast.model.messages import Ended, PutCode, SetWanted, Started, Submit, Watch
 from holdfast.model.task import State
 from holdfast.ports import Store
 
@@ -25,7 +25,7 @@ _READS_MAX = 256
 
 async def load(turn: Turn, items: Iterable[Item], store: Store) -> None:
     """Read the tasks that the messages name, the next pages of short lines, and what fell due."""
-    wanted, keys = _named(turn, items)
+    wanted, keys, code = _named(turn, items)
     if keys:
         for task in await store.load_keys(list(keys)):
             turn.loaded[task.spec.id] = task
@@ -34,6 +34,8 @@ async def load(turn: Turn, items: Iterable[Item], store: Store) -> None:
     if missing:
         for task in await store.load(missing):
             turn.loaded[task.spec.id] = task
+    if code:
+        turn.kept_code = dict.fromkeys(await store.kept_code(list(code)))
     await _fill_lines(turn, store)
     state = turn.state
     if state.next_due_ms and state.next_due_ms <= turn.now_ms:
@@ -41,10 +43,15 @@ async def load(turn: Turn, items: Iterable[Item], store: Store) -> None:
         state.next_due_ms = await store.next_due_ms()
 
 
-def _named(turn: Turn, items: Iterable[Item]) -> tuple[dict[bytes, None], dict[str, None]]:
-    cached = turn.state.tasks
+def _named(
+    turn: Turn, items: Iterable[Item]
+) -> tuple[dict[bytes, None], dict[str, None], dict[bytes, None]]:
+    """Return the tasks, keys and functions that the store is to be asked for."""
+    cached, known_code = turn.state.tasks, turn.state.code
     wanted: dict[bytes, None] = {}
     keys: dict[str, None] = {}
+    code: dict[bytes, None] = {}
+    came: dict[bytes, None] = {}
     for session, message in items:
         if isinstance(message, Ended | Started | SetWanted):
             if message.task not in cached:
@@ -53,8 +60,12 @@ def _named(turn: Turn, items: Iterable[Item]) -> tuple[dict[bytes, None], dict[s
             for spec in message.specs:
                 if spec.key:
                     keys[spec.key] = None
+                if spec.code and spec.code not in known_code and spec.code not in came:
+                    code[spec.code] = None
                 if message.again and spec.id not in cached:
                     wanted[spec.id] = None
+        elif isinstance(message, PutCode):
+            came[message.digest] = None
         elif isinstance(message, Watch):
             wanted.update((task, None) for task in message.tasks if task not in cached)
         elif isinstance(message, Ahead):
@@ -67,7 +78,7 @@ def _named(turn: Turn, items: Iterable[Item]) -> tuple[dict[bytes, None], dict[s
         elif report := _report(turn, session, message):
             before = lapsed_before(turn.state, report)
             wanted.update((task, None) for _, task in before if task not in cached)
-    return wanted, keys
+    return wanted, keys, code
 
 
 def _report(turn: Turn, session: Session | None, message: object) -> Death | None:

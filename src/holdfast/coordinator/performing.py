@@ -27,6 +27,7 @@ def perform(turn: Turn, now: float, *, distrust: bool) -> bool:
     for change in turn.changes.values():
         state.keep(change.after)
     state.forget_cut()
+    state.learn_code([*turn.code, *turn.kept_code])
     for row in turn.workers.values():
         state.workers[row.identity] = row
         state.names[row.name] = row.identity

@@ -29,13 +29,15 @@ from holdfast.model.limits import (
     OUTAGE_CREDIT_SECONDS_MIN,
     OUTAGES_IN_A_ROW_MAX,
 )
-from holdfast.model.messages import Submit
+from holdfast.model.messages import PutCode, Submit
 from holdfast.model.task import Task
 from holdfast.observe import Counters, logger
 from holdfast.ports import Changes, Clock, Receipt, Room, Store
 
 _LOG = logger("coordinator")
 _DOUBT_SECONDS = (0.01, 0.05, 0.2, 1.0)
+_SUBMITTED = (Submit, PutCode)
+"""What has to wait for room: new tasks, and the functions that travel before them."""
 
 
 class Coordinator:
@@ -102,7 +104,7 @@ class Coordinator:
             # Nothing is placed in these: whoever spoils a turn must be one of its items.
             if self.short:
                 # Outcomes that wait for room must not keep submitters from their refusal.
-                items += self.inbox.ahead(Submit)
+                items += self.inbox.ahead(_SUBMITTED)
             await self._turn(items, placing=False)
             self.inbox.wake()
         elif len(self.inbox) or self._look_again or self._work_waits():
@@ -253,11 +255,11 @@ class Coordinator:
         _LOG.error("no room: %s", error)
         self._room.release()
         self.short = True
-        submits = [item for item in items if isinstance(item[1], Submit)]
-        if not submits:
+        submitted = [item for item in items if isinstance(item[1], _SUBMITTED)]
+        if not submitted:
             await asyncio.sleep(NO_ROOM_SECONDS)
-        self.inbox.again([item for item in items if not isinstance(item[1], Submit)])
-        self.inbox.again(submits)
+        self.inbox.again([item for item in items if not isinstance(item[1], _SUBMITTED)])
+        self.inbox.again(submitted)
 
     async def _reopened(self) -> int:
         """Reopen the store and return its newest turn; until it says, nothing is said."""

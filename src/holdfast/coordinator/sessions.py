@@ -73,6 +73,8 @@ class WorkerSession(Session):
     """A worker's socket, from its hello on."""
 
     __slots__ = (
+        "code_read",
+        "code_wanted",
         "epoch",
         "hello",
         "identity",
@@ -91,6 +93,10 @@ class WorkerSession(Session):
         self.incarnation = hello.incarnation
         self.epoch = 0
         self.last_word = ""
+        self.code_wanted: dict[bytes, None] = {}
+        """Functions that it asked for: read from the store when there is nothing else to say."""
+        self.code_read = False
+        """Whether the first of them is being read."""
         self.ledger = Ledger()
         self.view: View | None = None
         self.offer = Offer(

@@ -6,6 +6,7 @@ offers from hellos, watchers from clients that watch again, paces from the next 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from itertools import chain
 
@@ -24,6 +25,8 @@ GONE_SECONDS = 3_600.0
 _FORGET_SECONDS = 60.0
 LAPSED_MAX = 4_096
 """Lapsed leases of one worker that its guard's report can still put right."""
+CODE_KNOWN_MAX = 10_000
+"""Functions remembered as kept; the store is asked for one that was forgotten."""
 
 
 class CoordinatorState:
@@ -58,6 +61,8 @@ class CoordinatorState:
         self.reporters: dict[str, list[Callable[[], None]]] = {}
         """Worker identity → who is to hear that what its guard reported was judged."""
         self.watchers: dict[bytes, list[ClientSession]] = {}
+        self.code: OrderedDict[bytes, None] = OrderedDict()
+        """Digests of functions that the store has, those that were learned last."""
         self.next_due_ms = 0
         self.unserved_max = UNSERVED_MIN
         """With so many unserved classes, the store is asked which of them still have tasks."""
@@ -173,6 +178,13 @@ class CoordinatorState:
                     del self.watchers[task_id]
         session.watched.clear()
         self.clients.pop(session, None)
+
+    def learn_code(self, digests: Iterable[bytes]) -> None:
+        """Remember functions that the store has: none is ever removed from it."""
+        for digest in digests:
+            self.code[digest] = None
+        while len(self.code) > CODE_KNOWN_MAX:
+            self.code.popitem(last=False)
 
     def judged(self, identity: str) -> None:
         """What a guard reported of this worker is committed, or is of no use any more."""

@@ -31,6 +31,7 @@ from holdfast.model.outcome import Answer, Failure, OutcomeKind
 from holdfast.model.task import TERMINAL_MIN, Life, Spec, State, Task, Wanted
 
 NO_ROOM_SECONDS = 2.0
+NO_CODE_SECONDS = 0.5
 _WISHES = {Wanted.RUN: Wish.RESUME, Wanted.PAUSE: Wish.PAUSE, Wanted.CANCEL: Wish.CANCEL}
 _STORIES = {Wish.RESUME: "resumed", Wish.PAUSE: "pause asked", Wish.CANCEL: "cancel asked"}
 
@@ -53,6 +54,9 @@ def submit(turn: Turn, session: ClientSession, message: Submit) -> None:
         if turn.short:
             turn.say(session, no_room(spec))
             continue
+        if spec.code and not turn.has_code(spec.code):
+            turn.say(session, _no_code(spec))
+            continue
         due_ms = spec.due_ms if spec.due_ms > turn.now_ms else 0
         turn.insert(Task(spec, Life(due_ms=due_ms)))
         if spec.key:
@@ -65,6 +69,12 @@ def no_room(spec: Spec) -> Refused:
     """Return what a submitter is told where there is no room now; its task was not kept."""
     text = "the coordinator's disk has no room for new tasks"
     return Refused(spec.id, "no_room", text, retry_after_seconds=NO_ROOM_SECONDS)
+
+
+def _no_code(spec: Spec) -> Refused:
+    """Return what a submitter is told who has to send the function of its task once more."""
+    text = "the bytes of its function are not here: send them before the task"
+    return Refused(spec.id, "no_code", text, retry_after_seconds=NO_CODE_SECONDS)
 
 
 def _repeated(turn: Turn, session: ClientSession, spec: Spec, known: Task) -> None:
@@ -105,8 +115,12 @@ def settled(task: Task) -> Settled:
 
 
 def put_code(turn: Turn, session: ClientSession, message: PutCode) -> None:
-    """Keep the bytes of a pickled function."""
-    turn.code[message.digest] = message.data
+    """Keep the bytes of a pickled function, where there is room.
+
+    Where there is none it is dropped, and its tasks are refused until it comes again with them.
+    """
+    if not turn.short and not turn.has_code(message.digest):
+        turn.code[message.digest] = message.data
 
 
 def set_wanted(turn: Turn, session: Session, message: SetWanted) -> None:

@@ -68,6 +68,9 @@ class Turn:
         self.attempts: list[Attempt] = []
         self.workers: dict[str, WorkerRow] = {}
         self.code: dict[bytes, bytes] = {}
+        """Functions to keep, by digest."""
+        self.kept_code: dict[bytes, None] = {}
+        """Functions of which the store said that it has them."""
         self.effects: list[tuple[bytes | None, Session, Message]] = []
         self.claimed: list[tuple[TaskId, WorkerSession, Token]] = []
         self.stopped: list[tuple[WorkerSession, TaskId, Token]] = []
@@ -97,6 +100,10 @@ class Turn:
             return change.after
         task = self.state.tasks.get(task_id)
         return task if task is not None else self.loaded.get(task_id)
+
+    def has_code(self, digest: bytes) -> bool:
+        """Whether a function is in the store, or comes there with this turn."""
+        return digest in self.state.code or digest in self.code or digest in self.kept_code
 
     def held_by(self, identity: str) -> list[Task]:
         """Return the running tasks whose lease this worker holds, as this turn sees them."""

@@ -239,7 +239,11 @@ class Submit(Message, frozen=True, array_like=True, gc=False, tag=30):
 
 
 class PutCode(Message, frozen=True, array_like=True, gc=False, tag=31):
-    """The bytes of a pickled function, before the first task that names its digest (SHA-256)."""
+    """The bytes of a pickled function, before the first task that names its digest (SHA-256).
+
+    It is not answered. A task of it that is refused for now may be so because the function was not
+    kept either: both are said again.
+    """
 
     digest: bytes
     data: bytes

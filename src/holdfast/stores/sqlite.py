@@ -230,11 +230,17 @@ class SQLiteStore:
         found = await self._rows(statements.CODE, (digest,))
         return found[0][0] if found else None
 
+    async def kept_code(self, digests: Sequence[bytes]) -> list[bytes]:
+        """Return those of the digests whose bytes are here, in no order."""
+        found: list[bytes] = []
+        for chunk in statements.in_chunks(digests):
+            found += [row[0] for row in await self._rows(*_filled(statements.kept_code, chunk))]
+        return found
+
     async def _load(self, sql: Callable[[int], str], wanted: Sequence[Any]) -> list[Task]:
         found: list[Task] = []
         for chunk in statements.in_chunks(wanted):
-            size = statements.rows_for(len(chunk))
-            found += await self._tasks(sql(size), [*chunk, *[0] * (size - len(chunk))])
+            found += await self._tasks(*_filled(sql, chunk))
         return found
 
     async def _tasks(self, sql: str, parameters: Sequence[Any]) -> list[Task]:
@@ -263,6 +269,12 @@ class SQLiteStore:
         if self._in_doubt or self._connection is None:
             raise StoreDoubtError("an earlier turn is in doubt: close the store and open it again")
         return self._connection
+
+
+def _filled(sql: Callable[[int], str], chunk: Sequence[Any]) -> tuple[str, list[Any]]:
+    """Return the statement for a chunk and its parameters, padded with what no row has."""
+    size = statements.rows_for(len(chunk))
+    return sql(size), [*chunk, *[0] * (size - len(chunk))]
 
 
 def _roll_back(connection: sqlite3.Connection) -> bool:

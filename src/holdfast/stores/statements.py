@@ -216,6 +216,12 @@ def load_keys(rows: int) -> str:
     return packed_tasks(f"SELECT * FROM tasks WHERE key IN ({','.join('?' * rows)})")
 
 
+@cache
+def kept_code(rows: int) -> str:
+    """Digests of functions that are here; read in the index alone."""
+    return f"SELECT digest FROM code WHERE digest IN ({','.join('?' * rows)})"
+
+
 RUNNING = packed_tasks(
     f"SELECT * FROM tasks WHERE state = 1 AND id > ? ORDER BY id LIMIT {ROWS_MAX}"
 )

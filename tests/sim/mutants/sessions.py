@@ -150,7 +150,7 @@ SESSIONS = (
     Mutant(epoch_ignored, 35),
     Mutant(late_hello_accepted, 2),
     Mutant(digest_compared_past_the_last_assignment_read, 0, calm=False),
-    Mutant(late_death_report_accepted, 25),
+    Mutant(late_death_report_accepted, 22),
     Mutant(deaths_do_not_wait_for_the_inbox, 12),
     Mutant(the_kernels_word_replaces_the_guards, 89),
     Mutant(the_dead_are_served, 40),

@@ -8,7 +8,7 @@ from holdfast.coordinator import placing, tasks
 from holdfast.coordinator.service import Coordinator
 from holdfast.coordinator.sessions import ClientSession, WorkerSession
 from holdfast.coordinator.turn import PLACING, Turn
-from holdfast.model.messages import Accepted, Answered, Ended, Submit
+from holdfast.model.messages import Accepted, Answered, Ended, PutCode, Submit
 from holdfast.model.outcome import Answer
 from holdfast.model.task import Task
 from holdfast.ports import Receipt
@@ -90,11 +90,36 @@ def a_restart_forgets_what_runs(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SQLiteStore, "running", running)
 
 
+def functions_are_taken_for_kept(patch: pytest.MonkeyPatch) -> None:
+    """Submit: a task is kept without a look whether its function is, or comes with it."""
+    original = Turn.has_code
+
+    def put_code(turn: Turn, session: ClientSession, message: PutCode) -> None:
+        if not turn.short and not original(turn, message.digest):
+            turn.code[message.digest] = message.data
+
+    patch.setattr(tasks, "put_code", put_code)
+    patch.setattr(Turn, "has_code", lambda self, digest: True)
+
+
+def functions_are_known_before_their_commit(patch: pytest.MonkeyPatch) -> None:
+    """Law 1: a function counts as kept from the decision on, be it committed or not."""
+    original = tasks.put_code
+
+    def put_code(turn: Turn, session: ClientSession, message: PutCode) -> None:
+        original(turn, session, message)
+        turn.state.learn_code(turn.code)
+
+    patch.setattr(tasks, "put_code", put_code)
+
+
 TURNS = (
     Mutant(ack_before_commit, 0, calm=False),
     Mutant(order_before_commit, 0, calm=False),
     Mutant(outcome_answered_before_commit, 0, calm=False),
     Mutant(overlay_off, 0),
-    Mutant(a_broken_commit_is_taken_for_done, 4),
+    Mutant(a_broken_commit_is_taken_for_done, 5),
     Mutant(a_restart_forgets_what_runs, 2),
+    Mutant(functions_are_taken_for_kept, 4),
+    Mutant(functions_are_known_before_their_commit, 4),
 )

@@ -2,7 +2,7 @@
 
 Owns what a client must do to lose nothing: the same id again after a lost answer, watch again and
 wish again after every reconnect. It speaks the protocol by itself, so that it shares no mistake
-with the SDK.
+with the SDK. It sends a function once a session, and again only where it is told that it lacks.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from hashlib import sha256
 from typing import Protocol
 
 from holdfast.core.wire import Wire
@@ -18,7 +19,7 @@ from holdfast.errors import ChannelClosedError, ProtocolError
 from holdfast.lab.sim.clock import SimClock
 from holdfast.lab.sim.loop import Party, SimLoop
 from holdfast.lab.sim.plan import Submission, WishPlan
-from holdfast.lab.sim.witness import arguments
+from holdfast.lab.sim.witness import arguments, bytes_of
 from holdfast.model.ids import IdMint, TaskId
 from holdfast.model.messages import (
     PROTOCOL,
@@ -28,6 +29,7 @@ from holdfast.model.messages import (
     ClientWelcome,
     Goodbye,
     Message,
+    PutCode,
     Refused,
     Reply,
     Settled,
@@ -73,6 +75,7 @@ class SimClient:
         told: Told,
         submissions: Sequence[Submission],
         wishes: Sequence[WishPlan],
+        pickled: Collection[str],
     ) -> None:
         self._loop = loop
         self._party = party
@@ -82,6 +85,9 @@ class SimClient:
         self._told = told
         self._submissions = submissions
         self._wishes = wishes
+        self._pickled = pickled
+        self._sent_code: dict[bytes, None] = {}
+        """Digests of functions that were sent in this session."""
         self._mint = IdMint(rng)
         self._tasks = TaskSet(logger("sim.client"))
         self._wake = asyncio.Event()
@@ -120,6 +126,7 @@ class SimClient:
 
     def _submit(self, plan: Submission) -> None:
         now_ms = self._clock.wall_ms()
+        pickled = plan.function in self._pickled
         spec = Spec(
             id=self._mint.next(now_ms),
             function=plan.function,
@@ -129,6 +136,7 @@ class SimClient:
             tags=plan.tags,
             priority=plan.priority,
             key=plan.key,
+            code=sha256(bytes_of(plan.function)).digest() if pickled else b"",
             concurrent=plan.concurrent,
         )
         self._ids[plan.number] = spec.id
@@ -144,7 +152,14 @@ class SimClient:
     def _submit_spec(self, spec: Spec, *, again: bool) -> None:
         self._unanswered[spec.id] = (spec, self._welcomed or again)
         if self._welcomed:
-            self._say(Submit((spec,), again=again))
+            self._say_tasks((spec,), again=again)
+
+    def _say_tasks(self, specs: Sequence[Spec], *, again: bool) -> None:
+        for spec in specs:
+            if spec.code and spec.code not in self._sent_code:
+                self._sent_code[spec.code] = None
+                self._say(PutCode(spec.code, bytes_of(spec.function)))
+        self._say(Submit(tuple(specs), again=again))
 
     def _wish(self, wish: WishPlan) -> None:
         self._refs += 1
@@ -186,6 +201,7 @@ class SimClient:
     async def _session(self, channel: Channel) -> None:
         self._wire = wire = Wire(ClientFrame)
         self._out.clear()
+        self._sent_code.clear()
         self._say(ClientHello(PROTOCOL, self._party.name, "sim", "3.11"))
         tasks = TaskSet(logger("sim.client"))
         tasks.start("write", self._write(channel, wire))
@@ -238,9 +254,9 @@ class SimClient:
         for spec in fresh:
             self._unanswered[spec.id] = (spec, True)
         if fresh:
-            self._say(Submit(tuple(fresh)))
+            self._say_tasks(fresh, again=False)
         if again:
-            self._say(Submit(tuple(again), again=True))
+            self._say_tasks(again, again=True)
         if self._unsettled:
             self._say(Watch(tuple(self._unsettled)))
         for ref, wish in self._wanted.items():
@@ -257,6 +273,8 @@ class SimClient:
         if message.retry_after_seconds > 0:
             known = self._unanswered.get(message.task)
             if known is not None:
+                if message.code == "no_code":
+                    self._sent_code.pop(known[0].code, None)
                 later = self._loop.time() + message.retry_after_seconds
                 self._loop.call_at(later, self._try_again, message.task)
             return

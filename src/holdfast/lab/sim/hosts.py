@@ -27,6 +27,7 @@ from holdfast.lab.sim.network import End, SimDialer
 from holdfast.lab.sim.plan import WorkerPlan, stream
 from holdfast.lab.sim.stage import Stage
 from holdfast.lab.sim.storage import DiskState, FaultyStore, SimRoom, StoreWatch, kinds_of
+from holdfast.lab.sim.witness import bytes_of
 from holdfast.model.messages import WorkerHello
 from holdfast.observe import Counters, TaskSet, logger
 from holdfast.ports import Order
@@ -282,13 +283,17 @@ class WorkerHost:
         running.add_done_callback(self._ended, context=stage.loop.world)
 
     def _handing(self, order: Order) -> None:
-        """A task starts: in a session whose hello was answered, and in no other."""
+        """A task starts: in a session whose hello was answered, and with its function."""
         stage, party = self._stage, self.party
+        wrong = ""
         if party is not None and not stage.sessions.is_welcome(party):
+            wrong = f"while {self.name} had no session"
+        elif stage.records.specs[order.task].code and order.code != bytes_of(order.function):
+            wrong = "without its function"
+        if wrong:
             name = stage.history.name_of(order.task)
             stage.records.blame(
-                f"{stage.loop.time():.3f} {name}: run {order.fence} was handed to a child while "
-                f"{self.name} had no session"
+                f"{stage.loop.time():.3f} {name}: run {order.fence} was handed to a child {wrong}"
             )
 
     def _reaches_coordinator(self) -> bool:

@@ -86,6 +86,7 @@ class Judge:
             stories.setdefault(event.task, []).append(event)
         hellos = {row.identity: row for row in changes.workers}
         self._close(changes.events, hellos)
+        records.code.update((row.digest, None) for row in changes.code)
         for task in changes.inserts:
             if task.spec.id not in refused:
                 self._inserted(task)
@@ -110,6 +111,8 @@ class Judge:
         records, life = self._records, task.life
         if task.spec.id in records.rows:
             self._blame(task, "an id was inserted twice")
+        if task.spec.code and task.spec.code not in records.code:
+            self._blame(task, "it is kept, and its function is nowhere")
         records.specs[task.spec.id] = task.spec
         if life.fence:
             self._claimed(task, Life(due_ms=life.due_ms))

@@ -82,6 +82,8 @@ COORDINATOR_POINTS = (
     "Recall",
 )
 WORKER_POINTS = ("WorkerHello", "Started", "Ended", "Heartbeat", "Pull", "Draining", "Goodbye")
+CODE_POINTS = ((COORDINATOR, "commit code"), (COORDINATOR, "Code"), ("", "CodeWanted"))
+"""Where functions that travel are on their way: who dies ("": a worker), and at what."""
 
 _MENU = (
     # kind, how often of a hundred
@@ -192,6 +194,25 @@ def eclipse(rng: random.Random, workers: list[str], at: float, lease_seconds: fl
     """
     before, seconds = at - 0.005, lease_seconds * 1.2
     return Fault(FaultKind.AMBUSH, before, rng.choice(workers), seconds, "partition Started")
+
+
+def code_faults(rng: random.Random, workers: list[str], heal_at: float) -> list[Fault]:
+    """Return what happens to functions on their way: deaths, and disks without room for them."""
+    drawn: list[Fault] = []
+    for _ in range(rng.choice((1, 2, 4))):
+        target, point = rng.choice(CODE_POINTS)
+        at = rng.uniform(0.05, heal_at * 0.5)
+        seconds = min(_span(rng, FaultKind.CRASH), heal_at - at)
+        flavour = f"{rng.choice((BEFORE, AFTER))} {point}"
+        if target != COORDINATOR:
+            flavour = f"guarded {flavour}"
+        target = target or rng.choice(workers)
+        drawn.append(Fault(FaultKind.CRASH, at, target, seconds, flavour, rng.choice((0, 0, 1))))
+    for _ in range(2):
+        at = rng.uniform(0.05, heal_at * 0.9)
+        seconds = min(rng.uniform(0.2, 3.0), heal_at - at)
+        drawn.append(Fault(FaultKind.STORE, at, COORDINATOR, seconds, "full"))
+    return drawn
 
 
 def _fault(rng: random.Random, workers: list[str], everybody: list[str], heal_at: float) -> Fault:

@@ -13,6 +13,7 @@ from holdfast.lab.sim.misfortunes import (
     STORM_LEASE_SECONDS,
     Fault,
     ambushes,
+    code_faults,
     eclipse,
     faults,
     is_stormy,
@@ -80,6 +81,8 @@ class Plan:
     beat_seconds: float
     one_host: bool
     """Whether the workers share the coordinator's host, whose kernel tells of their deaths."""
+    pickled: frozenset[str] = frozenset()
+    """Functions that workers cannot import: their bytes travel with their tasks."""
 
     @property
     def work_seconds(self) -> float:
@@ -117,6 +120,12 @@ def draw(seed: int, *, faults_max: int | None = None) -> Plan:
     drawn = faults(stream(seed, "faults"), names, clients, heal_at)
     drawn += storm(storms, names) if stormy else []
     drawn += ambushes(stream(seed, "ambushes"), names, heal_at, lease_seconds)
+    pickles = stream(seed, "pickled functions")
+    pickled: frozenset[str] = frozenset()
+    if pickles.random() < _PICKLES:
+        functions = dict.fromkeys(task.function for task in submissions)
+        pickled = frozenset(name for name in functions if pickles.random() < 0.6)
+        drawn += code_faults(pickles, names, heal_at)
     drawn += [eclipse(dark, names, marathons[0].at, lease_seconds)] if marathons else []
     if faults_max is not None:
         drawn = drawn[:faults_max]
@@ -131,6 +140,7 @@ def draw(seed: int, *, faults_max: int | None = None) -> Plan:
         lease_seconds=lease_seconds,
         beat_seconds=lease_seconds / 10,
         one_host=stream(seed, "one host").random() < _ONE_HOST,
+        pickled=pickled,
     )
 
 
@@ -177,6 +187,8 @@ _CONVOY_REST = (12, 30)
 _CONVOY_LONG_MS = (200, 1_500)
 _ECLIPSES = 0.3
 _ONE_HOST = 0.5
+_PICKLES = 0.2
+"""In so many of the runs, some functions travel."""
 _MARATHON_LEASES = (3.0, 4.0)
 
 

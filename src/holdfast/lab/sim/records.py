@@ -22,6 +22,8 @@ class Records:
 
     rows: dict[TaskId, Life] = field(default_factory=dict)
     specs: dict[bytes, Spec] = field(default_factory=dict)
+    code: dict[bytes, None] = field(default_factory=dict)
+    """Digests of the functions that are kept."""
     tokens: dict[bytes, tuple[bytes, int]] = field(default_factory=dict)
     """Every token that was ever committed → its task and fence."""
     spent: dict[bytes, None] = field(default_factory=dict)

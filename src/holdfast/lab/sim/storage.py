@@ -166,6 +166,11 @@ class FaultyStore:
         await self._read()
         return await self._inner.load_code(digest)
 
+    async def kept_code(self, digests: Sequence[bytes]) -> list[bytes]:
+        """See `ports.Store`."""
+        await self._read()
+        return await self._inner.kept_code(digests)
+
     async def _read(self, *, opening: bool = False) -> None:
         self._party.alive()
         await asyncio.sleep(self._rng.uniform(*READ_SECONDS))
@@ -207,6 +212,8 @@ def kinds_of(changes: Changes) -> list[str]:
     kinds: dict[str, None] = {}
     if changes.workers:
         kinds["commit hello"] = None
+    if changes.code:
+        kinds["commit code"] = None
     if changes.outages:
         kinds["commit outage"] = None
     for task in changes.inserts:

@@ -98,6 +98,11 @@ def behaviour_of(payload: Payload) -> Behaviour:
     return msgspec.json.decode(payload.data, type=Behaviour)
 
 
+def bytes_of(function: str) -> bytes:
+    """Return what a function pickles to, where it does."""
+    return f"the bytes of {function}".encode()
+
+
 def doing(payload: Payload, fence: int) -> Behaviour:
     """Return what the attempt of this fence does."""
     asked = behaviour_of(payload)

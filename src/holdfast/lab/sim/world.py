@@ -154,6 +154,7 @@ class SimWorld:
             told=self._hearing,
             submissions=[task for task in plan.submissions if task.client == number],
             wishes=[wish for wish in plan.wishes if wish.client == number],
+            pickled=plan.pickled,
         )
 
     def run(self) -> Report:
