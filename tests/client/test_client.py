@@ -194,6 +194,26 @@ def test_an_overloaded_coordinator_is_asked_again_by_itself(tmp_path: Path) -> N
     assert not any(message.again for message in scripted.read(Submit))
 
 
+def test_who_waits_for_a_full_coordinator_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    scripted = Scripted()
+    full = [True]
+    scripted.refuse = lambda spec: Refused(spec.id, "no_room", "no room", 0.01) if full[0] else None
+    with client_of(scripted, tmp_path) as client:
+        future = client.submit(work.double, 3)
+        with pytest.raises(TimeoutError, match=r"not accepted in 0.2 s: no room; .* submit it"):
+            future.result(0.2)
+        with pytest.raises(TimeoutError, match="not accepted"):
+            future.wait_accepted(0.1)
+        full[0] = False
+        assert future.result(10) == 6
+        assert client.held_back == ""
+    # Once, however often it was refused.
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
+    assert "no room" in caplog.text
+
+
 def test_timeouts_leave_the_task_alone(tmp_path: Path) -> None:
     scripted = Scripted()
     scripted.settling = False

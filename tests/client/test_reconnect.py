@@ -198,6 +198,7 @@ class Nothing:
     """An owner of futures that are never asked for."""
 
     settling = threading.Lock()
+    held_back = ""
 
     def cancel_task(self, future: Future[Any]) -> bool:
         return False

@@ -437,15 +437,18 @@ def test_without_room_a_repetition_is_answered_as_kept() -> None:
     perform(play)
 
 
-def test_the_room_is_looked_at() -> None:
+def test_the_room_is_looked_at(caplog: pytest.LogCaptureFixture) -> None:
     async def play(stage: Stage) -> None:
         stage.room.is_short = True
-        stage.coordinator.look_at_room()
-        assert stage.coordinator.short
-        assert stage.room.restored == 1
+        for _ in range(3):
+            stage.coordinator.look_at_room()
+            assert stage.coordinator.short
+        assert stage.room.restored == 3
         stage.room.is_short = False
-        stage.coordinator.look_at_room()
-        assert not stage.coordinator.short
+        for _ in range(3):
+            stage.coordinator.look_at_room()
+            assert not stage.coordinator.short
+        assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
 
     perform(play)
 

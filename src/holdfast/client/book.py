@@ -27,10 +27,12 @@ from holdfast.errors import (
 from holdfast.model.ids import TaskId
 from holdfast.model.messages import Accepted, Message, PutCode, Refused, Submit, Watch
 from holdfast.model.task import Spec
+from holdfast.observe import logger
 
 BATCH_SPECS_MAX = 256
 BATCH_BYTES_MAX = 64 * 1024
 _WATCH_IDS_MAX = 1_000
+_LOG = logger("client")
 _CODES_MAX = 1_000
 """Digests remembered as sent on this channel; a function forgotten is only sent once more."""
 
@@ -47,6 +49,8 @@ class Book:
         """Being uploaded, or refused for now: not in any queue."""
         self.kept_calls: dict[bytes, list[Callable[[], None]]] = {}
         """What waits for a task to be accepted, such as a wish to cancel it."""
+        self.held_back = ""
+        """Why new tasks are not kept for now, "" where they are."""
         self._intake = intake
         self._settling = settling
         self._codes: set[bytes] = set()
@@ -150,6 +154,9 @@ class Book:
             else:
                 self.watched[task_id] = future
         if futures:
+            if self.held_back:
+                _LOG.warning("new tasks are kept again")
+                self.held_back = ""
             keep_all(self._settling, futures)
             self._intake.release(len(futures), size, code)
         if self.kept_calls:
@@ -185,12 +192,20 @@ class Book:
             self.settle([(task_id, error_of(message.code, message.text))])
             return None
         if message.retry_after_seconds > 0:
+            if message.code != "no_code":
+                self._hold_back(message.text)
             # Its function need not have been kept either: it goes again with the submission.
             self._codes.discard(submission.spec.code)
             self.apart[task_id] = submission
             return submission
         self.fail(submission, error_of(message.code, message.text))
         return None
+
+    def _hold_back(self, why: str) -> None:
+        """Tell once that submissions wait: nobody else would, while the coordinator says no."""
+        if why != self.held_back:
+            _LOG.warning("nothing new is kept for now: %s; it is submitted again and again", why)
+            self.held_back = why
 
     def fail(self, submission: Submission, error: BaseException) -> None:
         """End a submission that will not be kept."""

@@ -347,6 +347,11 @@ class Client:
         if waiting and not self._closed:
             self._thread.call(lambda: self._session.cancel_waiting(waiting))
 
+    @property
+    def held_back(self) -> str:
+        """Why submissions are not kept now, "" where nothing is known to be in their way."""
+        return self._session.held_back
+
     def check_may_wait(self) -> None:
         """Raise where waiting could never end."""
         self._check_process()

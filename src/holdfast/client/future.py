@@ -43,6 +43,11 @@ class Owner(Protocol):
     settling: threading.Lock
     """Held while futures are settled and while the lock of one is made."""
 
+    @property
+    def held_back(self) -> str:
+        """Why submissions are not kept now, "" where nothing is known to be in their way."""
+        ...
+
     def cancel_task(self, future: Future[Any]) -> bool: ...
 
     def check_may_wait(self) -> None:
@@ -164,7 +169,14 @@ class Future(StandardFuture[T]):
             if not self._condition.wait_for(
                 lambda: self._state in _ENDED or (or_kept and self._kept), timeout
             ):
-                raise TimeoutError(f"task {self.id} has not ended in {timeout} s; it goes on")
+                raise TimeoutError(self._late(timeout))
+
+    def _late(self, timeout: float | None) -> str:
+        if self._kept:
+            return f"task {self.id} has not ended in {timeout} s; it goes on"
+        why = self._owner.held_back
+        late = f"task {self.id} was not accepted in {timeout} s{': ' if why else ''}{why}"
+        return f"{late}; this client goes on to submit it"
 
     def _decode(self, end: End) -> None:
         result, error = decoded(end, self)

@@ -93,6 +93,7 @@ class Session:
         self._attempts = 0
         self._goodbyes = 0
         self._farewell = ""
+        self._connected = False
         self._over = False
         self._leaving = False
         self._downloading: set[TaskId] = set()
@@ -117,6 +118,11 @@ class Session:
     def idle(self) -> bool:
         """Whether every question and wish is answered."""
         return self._exchange.idle and not self._book.kept_calls
+
+    @property
+    def held_back(self) -> str:
+        """Why submissions are not kept now, "" where nothing is in their way."""
+        return self._book.held_back if self._connected else "the coordinator is not reached"
 
     def ask(self, question: str, parameters: dict[str, Any], answer: Answer) -> None:
         """Ask a question; its reply ends `answer`."""
@@ -187,11 +193,13 @@ class Session:
             while True:
                 channel, wire = await self._connect()
                 began = self._terms.clock.monotonic()
+                self._connected = True
                 try:
                     await self._converse(channel, wire)
                 except* (ChannelClosedError, ProtocolError) as broken:
                     _LOG.info("the session broke: %s", broken.exceptions[0])
                 finally:
+                    self._connected = False
                     await self._leave(channel, wire)
                 self._book.channel_lost()
                 if self._leaving:

@@ -78,7 +78,12 @@ class Coordinator:
         """See whether submissions must be refused for want of room, or may come again."""
         if self._room.short():
             self._room.restore()
-        self.short = self._room.short()
+        short = self._room.short()
+        if short and not self.short:
+            _LOG.warning("the disk is nearly full: new tasks are refused, outcomes are still kept")
+        elif self.short and not short:
+            _LOG.warning("the disk has room again: new tasks are kept")
+        self.short = short
 
     # The inbox.
 
