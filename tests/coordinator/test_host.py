@@ -16,7 +16,9 @@ from typing import Any, cast
 import pytest
 
 from holdfast.coordinator import host as rooms
-from holdfast.coordinator.host import Hand, Host, StateLock
+from holdfast.coordinator import statedir
+from holdfast.coordinator.host import Hand, Host
+from holdfast.coordinator.statedir import StateLock
 from holdfast.errors import ConfigurationError, StoreDoubtError
 from holdfast.lab.cluster import is_zombie_or_gone
 from tests.conftest import Eventually
@@ -46,9 +48,9 @@ def command(home: Path, *words: str) -> list[str]:
 
 
 def test_a_directory_has_one_coordinator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rooms, "_LOCK_SECONDS", 0.0)
+    monkeypatch.setattr(statedir, "_LOCK_SECONDS", 0.0)
     with StateLock(tmp_path / "state") as lock:
-        assert lock.is_ours
+        assert lock.lost == ""
         with pytest.raises(ConfigurationError, match="already runs"), StateLock(tmp_path / "state"):
             pass
     with StateLock(tmp_path / "state"):
@@ -58,10 +60,28 @@ def test_a_directory_has_one_coordinator(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_deleted_directory_is_not_ours_any_more(tmp_path: Path) -> None:
     with StateLock(tmp_path / "state") as lock:
         shutil.rmtree(tmp_path / "state")
-        assert not lock.is_ours
+        assert "the state directory" in lock.lost
         with StateLock(tmp_path / "state") as successor:
-            assert successor.is_ours
-            assert not lock.is_ours
+            assert successor.lost == ""
+            assert "the state directory" in lock.lost
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+def test_a_database_that_is_gone_is_missed(tmp_path: Path, how: str) -> None:
+    database = tmp_path / "store.db"
+    with StateLock(tmp_path) as lock:
+        assert lock.lost == "", "before it was made"
+        database.write_text("ours")
+        lock.follow_database()
+        assert lock.lost == ""
+        database.write_text("ours still")
+        assert lock.lost == ""
+        if how == "replaced":
+            (tmp_path / "other").write_text("of somebody else")
+            (tmp_path / "other").replace(database)
+        else:
+            database.unlink()
+        assert str(database) in lock.lost
 
 
 def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -54,6 +55,40 @@ def test_up_serves_and_leaves_nothing_behind(tmp_path: Path, number: signal.Sign
     left = {path.name for path in state.iterdir()}
     assert not left & {"coordinator.sock", "endpoint.json"}
     assert is_zombie_or_gone(worker["pid"])
+
+
+def test_a_socket_that_is_removed_is_made_again(tmp_path: Path, eventually: Eventually) -> None:
+    state = tmp_path / "state"
+    with start("up", state, "--port", "0", "--slots", "1") as process:
+        wait_until_it_listens(process)
+        path = endpoint.socket_path(state)
+        with wiring.connect(state_dir=state) as before:
+            path.unlink()
+            eventually("a new socket", path.exists)
+            with wiring.connect(state_dir=state, connect_seconds=_SECONDS) as after:
+                assert after.submit(abs, -3).result(_SECONDS) == 3
+            assert before.submit(abs, -4).result(_SECONDS) == 4
+        process.terminate()
+        _, said = process.communicate(timeout=_SECONDS)
+        assert process.returncode == 0
+    assert "is made again" in said
+    assert "Traceback" not in said
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("what", ["database", "directory"])
+def test_it_acknowledges_nothing_into_what_was_removed(tmp_path: Path, what: str) -> None:
+    state = tmp_path / "state"
+    with start("coordinator", state, "--port", "0") as process:
+        wait_until_it_listens(process)
+        for path in state.glob("store.db*"):
+            path.unlink()
+        if what == "directory":
+            shutil.rmtree(state)
+        _, said = process.communicate(timeout=_SECONDS)
+        assert process.returncode not in (0, None)
+    assert f"the {'database' if what == 'database' else 'state directory'} {state}" in said
+    assert "Traceback" not in said
 
 
 def test_it_runs_without_what_only_others_need(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""One coordinator process: its lock, its room on the disk, its own workers, and when it ends.
+"""One coordinator process: its room on the disk, its own workers, and when it ends.
 
 Owns what a process has and a service has not. The service neither knows that it is alone in its
 state directory nor that workers were started beside it.
@@ -11,15 +11,14 @@ import fcntl
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 
 from holdfast.coordinator.gateway import Gateway
 from holdfast.coordinator.service import Coordinator
+from holdfast.coordinator.statedir import StateLock
 from holdfast.coordinator.telling import unfinished
-from holdfast.errors import ConfigurationError, HoldfastError
+from holdfast.errors import HoldfastError
 from holdfast.observe import logger
 from holdfast.ports import StoreReader
 
@@ -32,59 +31,6 @@ _STOP_SECONDS = 35.0
 _HURRY_SECONDS = 4.0
 """What a worker gets to stop its tasks and to tell of it."""
 _GONE_LOOK_SECONDS = 0.01
-_LOCK_SECONDS = 0.3
-_LOCK_LOOK_SECONDS = 0.02
-
-
-class StateLock:
-    """The lock that makes a coordinator the only one of its state directory."""
-
-    def __init__(self, state_dir: Path) -> None:
-        self._path = state_dir / "coordinator.lock"
-        self._fd = -1
-
-    def __enter__(self) -> StateLock:
-        try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise ConfigurationError(
-                f"the state directory {self._path.parent} cannot be written: {error.strerror}; "
-                "give another with --state-dir"
-            ) from error
-        deadline = time.monotonic() + _LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return self
-            except OSError:
-                # Who only looks whether one lives holds the lock for a moment, too.
-                if time.monotonic() > deadline:
-                    break
-            time.sleep(_LOCK_LOOK_SECONDS)
-        os.close(self._fd)
-        raise ConfigurationError(
-            f"a coordinator already runs in {self._path.parent}: speak with it, or give another "
-            "--state-dir"
-        )
-
-    @property
-    def is_ours(self) -> bool:
-        """Whether the directory still has our lock: nobody finds the way into a deleted one."""
-        try:
-            named = self._path.stat()
-        except OSError:
-            return False
-        held = os.fstat(self._fd)
-        return (named.st_dev, named.st_ino) == (held.st_dev, held.st_ino)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        os.close(self._fd)
 
 
 class Hand:
@@ -207,6 +153,8 @@ class Host:
         self._here = here
         self._linger_seconds = linger_seconds
         self._stop = stop
+        self.lost = ""
+        """What of the state directory was removed while we ran, and made us end."""
         self._hurried = False
         self._leaving = False
         self._look = asyncio.Event()
@@ -239,8 +187,10 @@ class Host:
 
     async def _look_after(self, now: float, needed: float) -> float:
         """Look once; return when somebody last needed us."""
-        if not self._lock.is_ours:
-            _LOG.error("the state directory was removed: this coordinator ends")
+        self.lost = self._lock.lost
+        if self.lost:
+            # What is acknowledged from here on, nobody would find again.
+            _LOG.error("%s was removed: this coordinator ends", self.lost)
             self._stop()
             return now
         for hand in self._hands:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,16 +18,18 @@ if TYPE_CHECKING:
     from holdfast.blobs.local import LocalBlobs
     from holdfast.config import CoordinatorSettings
     from holdfast.coordinator.gateway import Gateway
-    from holdfast.coordinator.host import Hand, Host, StateLock
+    from holdfast.coordinator.host import Hand, Host
     from holdfast.coordinator.service import Coordinator
+    from holdfast.coordinator.statedir import StateLock
     from holdfast.observe import TaskSet
     from holdfast.stores.reader import SQLiteReader
     from holdfast.stores.sqlite import SQLiteStore
+    from holdfast.wiring.doors import Doors
 
 _SWITCH_SECONDS = 0.0005
 """The store's thread must not wait five milliseconds for the interpreter after each statement."""
 _READY = b"ready\n"
-_BACKLOG = 1024
+_LOOK_SECONDS = 1.0
 
 
 Announce = Callable[[Sequence[str]], None]
@@ -42,20 +42,21 @@ async def coordinate(settings: CoordinatorSettings, announce: Announce | None = 
     ConfigurationError for a state directory or a port that cannot be used, StoreVersionError for a
     directory of a newer release.
     """
-    from holdfast.coordinator.host import StateLock
+    from holdfast.coordinator.statedir import StateLock
+    from holdfast.wiring.doors import Doors
 
     stopping = _Stopping()
     on_signals(stopping.asked)
     sys.setswitchinterval(_SWITCH_SECONDS)
     # Payloads are the user's; the files that tasks make keep the user's own mask.
     umask = os.umask(0o077)
-    with StateLock(settings.state_dir) as lock, _doors(settings) as (sockets, urls):
+    with StateLock(settings.state_dir) as lock, Doors(settings) as doors:
         # Workers start while we still import what a coordinator needs; their dials wait.
-        hands = _hands(settings, urls[0], umask=umask)
+        hands = _hands(settings, doors.urls[0], umask=umask)
         try:
             parts = _assemble(settings, hands, lock, stopping.stop.set)
             stopping.hurry = parts.host.hurry
-            await _run(settings, sockets, urls, parts, stopping.stop, announce)
+            await _run(settings, doors, parts, stopping.stop, announce)
         finally:
             for hand in hands:
                 hand.kill()  # Those that are left where we could not even begin.
@@ -76,6 +77,7 @@ class _Stopping:
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
+    lock: StateLock
     store: SQLiteStore
     reader: SQLiteReader
     blobs: LocalBlobs
@@ -119,6 +121,7 @@ def _assemble(
     from holdfast.coordinator.host import Host
     from holdfast.coordinator.kin import Kin
     from holdfast.coordinator.service import Coordinator
+    from holdfast.coordinator.statedir import DATABASE
     from holdfast.entropy import BulkEntropy
     from holdfast.interpreter import python_version
     from holdfast.observe import Counters
@@ -126,7 +129,7 @@ def _assemble(
     from holdfast.stores.room import DiskRoom
     from holdfast.stores.sqlite import SQLiteStore
 
-    database = settings.state_dir.resolve() / "store.db"
+    database = settings.state_dir.resolve() / DATABASE
     store = SQLiteStore(
         database, durability="normal" if settings.durability == "normal" else "full"
     )
@@ -147,6 +150,7 @@ def _assemble(
     gateway = Gateway(coordinator, questions, version=__version__, python=python_version(), kin=kin)
     linger = settings.linger_seconds if settings.embedded else 0.0
     return _Parts(
+        lock=lock,
         store=store,
         reader=reader,
         blobs=LocalBlobs(settings.state_dir.resolve() / "blobs"),
@@ -167,8 +171,7 @@ def _assemble(
 
 async def _run(
     settings: CoordinatorSettings,
-    sockets: list[socket.socket],
-    urls: list[str],
+    doors: Doors,
     parts: _Parts,
     stop: asyncio.Event,
     announce: Announce | None,
@@ -191,33 +194,39 @@ async def _run(
         # Nobody would judge silence, or keep workers alive: better to end and say why.
         each.add_done_callback(lambda _: stop.set())
     app = asgi_app(parts.gateway.serve, Routes(parts.gateway, parts.blobs))
-    serving: asyncio.Task[None] | None = None
+    servers: list[asyncio.Task[None]] = []
     try:
         # Where the store cannot be read, nobody is let in; who dials meanwhile waits.
         if await _first_of(tasks, parts.coordinator.ready, stop):
-            serving = tasks.watched(
-                "server", serve(app, sockets=sockets, stop=closing, started=started)
-            )
-            serving.add_done_callback(lambda _: started.set())
+            parts.lock.follow_database()
+            serving = serve(app, sockets=doors.sockets, stop=closing, started=started)
+            servers.append(tasks.watched("server", serving))
+            servers[0].add_done_callback(lambda _: started.set())
             await started.wait()
-            _announce(settings, urls)
+            _announce(settings, doors.urls)
             if announce is not None:
-                announce(urls)
-        await stop.wait()
+                announce(doors.urls)
+        while not await _within(_LOOK_SECONDS, stop):
+            fresh = doors.mended()
+            if fresh is not None:
+                again = serve(app, sockets=[fresh], stop=closing)
+                servers.append(tasks.watched("server of a new socket", again))
     finally:
         endpoint.withdraw(settings.state_dir, os.getpid())
         # Workers deliver what they finish while they leave; then the door is closed.
         await parts.host.dismiss()
         closing.set()
         await parts.gateway.close()
-        if serving is not None:
-            await serving
+        for server in servers:
+            await server
         await tasks.cancel()
         await parts.reader.close()
         await parts.store.close()
     for ended in vital:
         if ended.done() and not ended.cancelled():
             ended.result()
+    if parts.host.lost:
+        raise ConfigurationError(f"{parts.host.lost} was removed while this coordinator ran")
 
 
 async def _first_of(tasks: TaskSet, wanted: asyncio.Event, other: asyncio.Event) -> bool:
@@ -229,7 +238,17 @@ async def _first_of(tasks: TaskSet, wanted: asyncio.Event, other: asyncio.Event)
     return not other.is_set()
 
 
-def _announce(settings: CoordinatorSettings, urls: list[str]) -> None:
+async def _within(seconds: float, event: asyncio.Event) -> bool:
+    """Whether an event comes within so many seconds."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+def _announce(settings: CoordinatorSettings, urls: Sequence[str]) -> None:
     from holdfast import __version__
     from holdfast.interpreter import python_version
     from holdfast.transports import endpoint
@@ -240,60 +259,6 @@ def _announce(settings: CoordinatorSettings, urls: list[str]) -> None:
         os.write(settings.ready_fd, _READY)
         os.close(settings.ready_fd)
     logger("coordinator").info("listening on %s", ", ".join(urls))
-
-
-@contextmanager
-def _doors(settings: CoordinatorSettings) -> Iterator[tuple[list[socket.socket], list[str]]]:
-    """Bind before anything heavy is imported, so that whoever dials early only waits.
-
-    The Unix socket's path is removed at the end; who holds the lock of the directory may do so.
-    """
-    from holdfast.transports.endpoint import socket_path
-
-    path = socket_path(settings.state_dir)
-    with ExitStack() as opened:
-        try:
-            path.unlink(missing_ok=True)
-            unix = opened.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-            previous = os.umask(0o177)
-            try:
-                unix.bind(str(path))
-            finally:
-                os.umask(previous)
-        except OSError as error:
-            why = error.strerror or error
-            raise ConfigurationError(
-                f"no socket can be made at {path}: {why}; give another --state-dir"
-            ) from error
-        opened.callback(_unlink, path, os.stat(path).st_ino)
-        unix.listen()
-        sockets, urls = [unix], [f"unix:{path}"]
-        if settings.port >= 0:
-            tcp = opened.enter_context(_tcp(settings))
-            host = f"[{settings.host}]" if ":" in settings.host else settings.host
-            sockets.append(tcp)
-            urls.append(f"http://{host}:{tcp.getsockname()[1]}")
-        yield sockets, urls
-
-
-def _unlink(path: Path, inode: int) -> None:
-    """Remove our socket, and not the one of who came after a deletion of the directory."""
-    try:
-        if os.stat(path).st_ino == inode:
-            path.unlink()
-    except FileNotFoundError:
-        return
-
-
-def _tcp(settings: CoordinatorSettings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot listen on {settings.host}:{settings.port}: {os.strerror(error.errno or 0)}; "
-            "give another with --host and --port"
-        ) from error
 
 
 def _worker_command(settings: CoordinatorSettings, url: str, home: Path) -> list[str]:
