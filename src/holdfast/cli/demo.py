@@ -48,7 +48,8 @@ def demo(tree: Path | None, workers: int, slots: int, kills: int, seed: int, as_
 
     Each is killed while it runs a task; a kill that comes too late is not counted. At the end every
     result is compared with the same work done in one plain process. Exit code 1 where anything
-    differs, or where there were not as many kills as asked for.
+    differs, where a task that no kill interrupted began twice or did not end, or where there were
+    not as many kills as asked for.
     """
     tree = (tree or Path(sysconfig.get_path("stdlib"))).resolve()
     files = files_of(tree)
@@ -165,6 +166,8 @@ def _show(report: Report) -> None:
         click.echo(_line(report, kind))
     alive = len(report.begun_twice_alive)
     click.echo(f"  tasks that began twice: {report.begun_twice}, of them not interrupted: {alive}")
+    for task in (*report.begun_twice_alive, *report.broken_off_alone)[:_SHOWN]:
+        click.echo(f"    {task}")
     if report.lost or report.differing:
         click.echo(f"  LOST: {len(report.lost)}, DIFFERENT: {len(report.differing)}")
         for text in (*report.lost, *report.differing)[:_SHOWN]:
@@ -207,6 +210,7 @@ def _as_data(report: Report) -> dict[str, object]:
         "went_on_without_coordinator": report.went_on,
         "began_twice": report.begun_twice,
         "began_twice_not_interrupted": len(report.begun_twice_alive),
+        "not_interrupted_without_end": len(report.broken_off_alone),
         "indexed_again": report.indexed_again,
         "unreadable": report.unreadable,
         "lost": report.lost,
