@@ -67,6 +67,17 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
             yield fleet
 
 
+def forget_peak(pid: int) -> None:
+    """Let the high-water mark of a process's resident memory begin anew at what it holds now."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def peak_mb(pid: int) -> float:
+    """Return the high-water mark of a process's resident memory, in MiB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
 StartFleet = Callable[..., Fleet]
 
 
