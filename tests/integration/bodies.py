@@ -21,6 +21,10 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
+def join(first: bytes, second: bytes) -> bytes:
+    return first + second
+
+
 def seen(number: int, witness: str, seconds: float = 0.0) -> int:
     """Run under the eyes of the witness, so long."""
     attempt = current()
