@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from holdfast.lab.sim.charges import fault, over
+from holdfast.lab.sim.charges import CRASHES_MAX, LOSSES_MAX, UNHEARD_MAX, fault, over
 from holdfast.model.ids import Token
-from holdfast.model.limits import CRASHES_MAX, LOSSES_MAX, UNHEARD_MAX
 from holdfast.model.outcome import Reason
 from holdfast.model.task import Charges, Lease, Life, Owed, State, Wanted
 

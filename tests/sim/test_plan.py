@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from holdfast.lab.sim.charges import LOSSES_MAX
 from holdfast.lab.sim.misfortunes import (
     COUNTED,
     STORM_DEATHS,
@@ -11,7 +12,6 @@ from holdfast.lab.sim.misfortunes import (
 )
 from holdfast.lab.sim.plan import Plan, draw, stream
 from holdfast.lab.sim.witness import BEHAVIOURS
-from holdfast.model.limits import LOSSES_MAX
 from holdfast.model.task import Wanted
 
 
