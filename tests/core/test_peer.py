@@ -24,6 +24,7 @@ from holdfast.errors import ConfigurationError, ProtocolError
 from holdfast.model.limits import CONCURRENT_SLOTS_MAX, FRAME_BYTES_MAX, SLOTS_MAX
 from holdfast.model.messages import (
     Code,
+    DrainOrder,
     Ended,
     Frame,
     Goodbye,
@@ -313,7 +314,8 @@ def test_an_order_that_is_not_to_run_says_so(play: Play) -> None:
 
 def test_recalls_answers_and_code_are_passed_on(play: Play) -> None:
     code = Code(b"d", b"x", True)
-    heard = play >> [assign(1, 5), recall(5), answered(9), code]
+    heard = play >> [assign(1, 5), recall(5), answered(9), code, DrainOrder()]
+    assert heard.drain
     assert heard.recalls == [token(5)]
     assert heard.answered == [(token(9), Answer.SETTLED)]
     assert heard.code == [code]
