@@ -11,7 +11,7 @@ import random
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,11 +40,36 @@ from holdfast.model.messages import (
 )
 from holdfast.model.outcome import Reason
 from holdfast.model.task import Spec, State
+from holdfast.observe import TaskSet, logger
 from holdfast.payloads import decode_call, decode_function, encode_result, failure_of
 from holdfast.ports import Channel
-from holdfast.transports.loopback import LoopbackDialer
+from holdfast.transports.loopback import LoopbackChannel, pair
 
 Judge = Callable[[Spec], Refused | None]
+
+
+class LoopbackDialer:
+    """Opens channels to a server in the same event loop; `serve` gets the far end of each."""
+
+    def __init__(self, serve: Callable[[Channel], Awaitable[None]]) -> None:
+        self._serve = serve
+        self._tasks = TaskSet(logger("loopback"))
+
+    async def dial(self) -> LoopbackChannel:
+        """Open a channel; it closes when `serve` returns."""
+        near, far = pair()
+        self._tasks.start("serve a loopback", self._until_closed(far))
+        return near
+
+    async def close(self) -> None:
+        """End what serves."""
+        await self._tasks.cancel()
+
+    async def _until_closed(self, far: LoopbackChannel) -> None:
+        try:
+            await self._serve(far)
+        finally:
+            await far.close()
 
 
 class Conversation:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from holdfast import task
 from holdfast.client.future import Future
-from holdfast.client.options import Options
 from holdfast.errors import (
     ConnectionLostError,
     InvalidInputError,
@@ -105,7 +105,7 @@ def test_options_reach_the_spec(tmp_path: Path) -> None:
     with client_of(scripted, tmp_path) as client:
         client.submit(work.double, 1, key="page-1", priority=5, delay=10).result(10)
         client.submit(work.labelled.options(key="k"), 1, key="own").result(10)
-        client.submit_with(Options(queue="q"), work.labelled, 2, key="x").result(10)
+        client.submit(task(work.swallow).options(queue="q"), key="x").result(10)
     first, second, third = scripted.specs.values()
     assert (first.key, first.priority, first.due_ms - first.submitted_ms) == ("page-1", 5, 10_000)
     assert (second.key, second.queue, second.tags) == ("k", "bulk", ("big", "gpu"))

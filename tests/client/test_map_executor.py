@@ -129,6 +129,8 @@ def test_executor_options(client: Client, scripted: Scripted) -> None:
     assert executor.submit(work.double, 1).result(10) == 2
     assert next(iter(scripted.specs.values())).queue == "slow"
     executor.shutdown()
+    with pytest.raises(InvalidInputError, match="priority=5000"):
+        client.executor(Options(priority=5_000))
 
 
 def test_executor_map(client: Client) -> None:

@@ -15,9 +15,8 @@ from holdfast.errors import ChannelClosedError, ConnectionLostError, OverloadedE
 from holdfast.model.ids import TaskId
 from holdfast.model.messages import Accepted, Ask, Goodbye, PutCode, Refused, Submit, Watch
 from holdfast.ports import Channel
-from holdfast.transports.loopback import LoopbackDialer
 from tests.client import work
-from tests.client.scripted import Scripted, client_of
+from tests.client.scripted import LoopbackDialer, Scripted, client_of
 
 
 def test_what_was_not_accepted_is_said_again_in_order(tmp_path: Path) -> None:

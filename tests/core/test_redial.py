@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from holdfast.core.redial import BASE_SECONDS, CAP_SECONDS, FIRST_SECONDS_MAX, Redial
+from holdfast.core.redial import (
+    BASE_SECONDS,
+    CAP_SECONDS,
+    FIRST_SECONDS_MAX,
+    Redial,
+    pause_seconds,
+)
 
 
 class Always:
@@ -27,6 +33,12 @@ def test_the_first_try_is_almost_immediate_and_later_ones_double_up_to_the_cap()
     assert seen[:4] == [FIRST_SECONDS_MAX, BASE_SECONDS, 2 * BASE_SECONDS, 4 * BASE_SECONDS]
     assert seen[-1] == CAP_SECONDS
     assert seen == sorted(seen)
+
+
+def test_who_has_one_door_waits_by_the_same_rule() -> None:
+    redial = Redial(Always(0.5), doors=1)
+    assert ceilings(redial, 12) == [pause_seconds(failures, Always(0.5)) for failures in range(12)]
+    assert pause_seconds(1_000_000, Always(1.0)) == CAP_SECONDS
 
 
 def test_jitter_is_full_also_at_the_cap() -> None:

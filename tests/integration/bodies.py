@@ -21,6 +21,10 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
+def join(first: bytes, second: bytes) -> bytes:
+    return first + second
+
+
 def seen(number: int, witness: str, seconds: float = 0.0) -> int:
     """Run under the eyes of the witness, so long."""
     attempt = current()
@@ -97,7 +101,8 @@ def deaf_and_dumb() -> str:
 
 
 def much(megabytes: int) -> bytes:
-    return bytes(megabytes << 20)
+    """Return so much of what is no hole in memory: each page of it was written."""
+    return b"x" * (megabytes << 20)
 
 
 def in_result() -> dict[str, object]:

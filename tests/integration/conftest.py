@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import select
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +15,10 @@ from holdfast import wiring
 from holdfast.client.client import Client
 from holdfast.lab.cluster import Cluster
 from holdfast.lab.witness import Run, WitnessReader
+from holdfast.transports import endpoint
 
 ROOT = str(Path(__file__).resolve().parents[2])
+_END_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,17 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
             yield fleet
 
 
+def forget_peak(pid: int) -> None:
+    """Let the high-water mark of a process's resident memory begin anew at what it holds now."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def peak_mb(pid: int) -> float:
+    """Return the high-water mark of a process's resident memory, in MiB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
 StartFleet = Callable[..., Fleet]
 
 
@@ -90,3 +106,35 @@ def start_fleet(tmp_path: Path) -> Iterator[StartFleet]:
     for fleet in made:
         fleet.client.close()
         fleet.cluster.stop()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder for an embedded coordinator, which is ended after the test with its workers."""
+    yield tmp_path
+    state_dir = tmp_path / ".holdfast"
+    told = endpoint.read(state_dir)
+    if told is None or not endpoint.lives(state_dir):
+        return
+    with wiring.connect(state_dir=state_dir) as client:
+        for task in client.list(states=["queued", "running"]):
+            client.cancel(task["id"])
+        # A worker of a coordinator that was killed is not the next one's to end.
+        workers = [worker["pid"] for worker in client.workers()]
+    for pid in (told.pid, *workers):
+        stop(pid)
+
+
+def stop(pid: int) -> None:
+    """SIGTERM to a process that may not be our child, and wait for its end."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        signal.pidfd_send_signal(descriptor, signal.SIGTERM)
+        assert select.select([descriptor], [], [], _END_SECONDS)[0], f"process {pid} does not end"
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(descriptor)

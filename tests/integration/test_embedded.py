@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from holdfast import wiring
 from holdfast.lab.cluster import is_zombie_or_gone
@@ -19,38 +15,6 @@ from holdfast.transports import endpoint
 from tests.conftest import Eventually
 
 _SECONDS = 30
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """A folder for an embedded coordinator, which is ended after the test with its workers."""
-    yield tmp_path
-    state_dir = tmp_path / ".holdfast"
-    told = endpoint.read(state_dir)
-    if told is None or not endpoint.lives(state_dir):
-        return
-    with wiring.connect(state_dir=state_dir) as client:
-        for task in client.list(states=["queued", "running"]):
-            client.cancel(task["id"])
-        # A worker of a coordinator that was killed is not the next one's to end.
-        workers = [worker["pid"] for worker in client.workers()]
-    for pid in (told.pid, *workers):
-        stop(pid)
-
-
-def stop(pid: int) -> None:
-    """SIGTERM to a process that may not be our child, and wait for its end."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        signal.pidfd_send_signal(descriptor, signal.SIGTERM)
-        assert select.select([descriptor], [], [], _SECONDS)[0], f"process {pid} does not end"
-    except ProcessLookupError:
-        return
-    finally:
-        os.close(descriptor)
 
 
 def script(folder: Path, source: str) -> list[str]:

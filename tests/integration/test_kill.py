@@ -36,17 +36,23 @@ CHECKS = {
 """Where a token is checked: in the decision, and in the statement that writes it."""
 
 
-def start(*words: str, product: Path | None = None) -> subprocess.Popen[str]:
-    """Start the kill test, with another copy of the product where one is given."""
+def start(
+    *words: str, product: Path | None = None, place: Path | None = None
+) -> subprocess.Popen[str]:
+    """Start the kill test, with another copy of the product or another TMPDIR where given."""
     environment = dict(os.environ)
     if product is not None:
         environment["PYTHONPATH"] = str(product)
+    if place is not None:
+        environment["TMPDIR"] = str(place)
     return subprocess.Popen(
         [sys.executable, "-m", "holdfast.lab.killtest", "--json", "--seed", SEED, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
+        # As from a terminal, whatever runs this test.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -107,12 +113,29 @@ def test_a_product_without_the_token_check_fails_the_same_test(held: Held) -> No
     assert any("the result" in text for text in found["wrong"])
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_kill_test_ends_at_once_and_leaves_nothing_behind(
+    number: int, place: Path, eventually: Eventually
+) -> None:
+    process = start("--form", "short", place=place)
+    eventually("tasks run", lambda: list(place.glob("*/witness")), within_seconds=30)
+    assert len(left_in(place)) > 5
+    process.send_signal(number)
+    told, talk = process.communicate(timeout=5)
+    assert process.returncode == 130, talk
+    assert told == ""
+    assert talk.endswith("everything that was started has ended\n")
+    assert "Traceback" not in talk
+    assert left_in(place) == []
+    assert list(place.iterdir()) == []
+
+
 # --- The demonstration ---------------------------------------------------------------------------
 
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """The TMPDIR of a demo, by which all is known that it starts; sockets need a short path."""
+    """The TMPDIR of a run, by which all is known that it starts; sockets need a short path."""
     with tempfile.TemporaryDirectory(prefix="holdfast-test-") as folder:
         yield Path(folder)
 

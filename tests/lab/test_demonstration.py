@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from holdfast.cli.demo import demo
 from holdfast.errors import NoCoordinatorError, TaskFailedError
 from holdfast.lab.blows import Blow, Plan
-from holdfast.lab.demonstration import Answers, Report, compare, plain, run_under_fire
-from holdfast.lab.witness import WitnessReader
+from holdfast.lab.demonstration import KINDS, Answers, Report, compare, plain, run_under_fire
+from holdfast.lab.witness import Witness, WitnessReader
 from holdfast.lab.workloads.indexing import merge
 
 RUN = """
@@ -120,6 +122,72 @@ def test_equal_results_are_valid_also_those_of_files_that_are_no_text(
     assert (report.unreadable, report.indexed_again) == (1, 1)
     assert report.sums["files"] == 4
     assert replace(report, struck={"child": 1, "worker": 1}).too_few == ["coordinator"]
+
+
+class Ended(Future[Any]):
+    """A future of a task that has ended."""
+
+    def wait_done(self, timeout: float) -> bool:
+        return True
+
+
+class Prompt:
+    """A client whose tasks end at once."""
+
+    def submit(self, *call: Any) -> Ended:
+        future = Ended()
+        future.set_result({})
+        return future
+
+
+def witnessed(tmp_path: Path, *steps: tuple[str, int]) -> Report:
+    """Return the report on a task of which the witness saw these steps, and that nothing struck."""
+    witness = Witness(tmp_path / "witness")
+    for kind, fence in steps:
+        {"begin": witness.begin, "end": witness.end}[kind]("t", fence)
+    report, _ = run_under_fire(
+        Cluster(),  # type: ignore[arg-type]  # a stand-in
+        Prompt(),  # type: ignore[arg-type]  # a stand-in
+        ["a.txt"],
+        witness=tmp_path / "witness",
+        blows_each=0,
+        seed=1,
+        audience=Silent(),
+    )
+    return report
+
+
+def test_a_task_that_ends_once_is_valid(tmp_path: Path) -> None:
+    assert witnessed(tmp_path, ("begin", 1), ("end", 1)).is_valid
+
+
+def test_a_task_that_begins_twice_without_a_blow_is_not_valid(tmp_path: Path) -> None:
+    report = witnessed(tmp_path, ("begin", 1), ("begin", 2), ("end", 2), ("end", 1))
+    assert (report.begun_twice_alive, report.broken_off_alone) == (["t"], [])
+    assert not report.is_valid
+
+
+def test_a_task_that_breaks_off_without_a_blow_is_not_valid(tmp_path: Path) -> None:
+    report = witnessed(tmp_path, ("begin", 1))
+    assert (report.begun_twice_alive, report.broken_off_alone) == ([], ["t"])
+    assert not report.is_valid
+
+
+@pytest.mark.parametrize("offence", ["", "lost", "begun_twice_alive", "broken_off_alone"])
+def test_what_is_not_valid_is_told_and_ends_with_1(
+    offence: str, files: list[str], answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = compared(files, answers)
+    kinds = dict.fromkeys(KINDS, 0)
+    report = replace(report, blows_each=0, fallen=kinds, struck=kinds, broken_off=kinds)
+    report.begun_again_ms = {kind: [] for kind in KINDS}
+    if offence:
+        setattr(report, offence, ["the one task"])
+    monkeypatch.setattr("holdfast.cli.demo._run", lambda *_: (report, answers))
+    monkeypatch.setattr("holdfast.cli.demo.compare", lambda *_: None)
+    told = CliRunner().invoke(demo, ["--input", str(Path(files[0]).parent)])
+    assert told.exit_code == (1 if offence else 0), told.output
+    assert ("the one task" in told.output) == bool(offence)
 
 
 def test_a_difference_is_found(files: list[str], answers: Answers) -> None:

@@ -65,6 +65,10 @@ def child(program: str, *arguments: object) -> Iterator[subprocess.Popen[bytes]]
             process.kill()
 
 
+def ended_count(reader: WitnessReader, task: str) -> int:
+    return sum(run.ended_ns is not None for run in reader.runs(task))
+
+
 def own_run(path: Path) -> Run:
     """Return a run of this process, to be varied."""
     Witness(path).begin("own", 1)
@@ -88,7 +92,7 @@ def test_a_run_is_a_begin_and_its_end(path: Path) -> None:
 def test_the_end_is_written_when_the_block_fails(path: Path) -> None:
     with pytest.raises(KeyError), Witness(path).running("a", 1):
         raise KeyError
-    assert WitnessReader(path).ended_count("a") == 1
+    assert ended_count(WitnessReader(path), "a") == 1
 
 
 def test_a_missing_file_is_an_empty_one(path: Path) -> None:
@@ -107,7 +111,7 @@ def test_counts_and_questions_follow_the_file(path: Path) -> None:
     assert not reader.begun_twice()
     writer.end("a", 1)
     writer.begin("a", 2)
-    assert (reader.begun_count("a"), reader.ended_count("a")) == (2, 1)
+    assert (reader.begun_count("a"), ended_count(reader, "a")) == (2, 1)
     assert (reader.begun_count("b"), reader.begun_count("c")) == (1, 0)
     assert [run.fence for run in reader.begun_twice()["a"]] == [1, 2]
     assert set(reader.begun_twice()) == {"a"}
@@ -131,7 +135,7 @@ def test_an_end_without_a_begin_is_told(path: Path) -> None:
     Witness(path).end("a", 2)
     reader = WitnessReader(path)
     assert [(end.task, end.fence) for end in reader.stray_ends()] == [("a", 2)]
-    assert reader.ended_count("a") == 0
+    assert ended_count(reader, "a") == 0
 
 
 def test_a_torn_last_line_is_left_for_later(path: Path) -> None:
@@ -225,7 +229,7 @@ def test_a_killed_process_is_not_busy(path: Path, reaped: bool) -> None:
             # The parent has not waited: the process stays a zombie.
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         assert reader.busy() == []
-        assert reader.ended_count("stays") == 0
+        assert ended_count(reader, "stays") == 0
 
 
 def test_a_stopped_process_is_busy_and_one_that_ended_is_not(path: Path) -> None:
@@ -238,7 +242,7 @@ def test_a_stopped_process_is_busy_and_one_that_ended_is_not(path: Path) -> None
         process.send_signal(signal.SIGCONT)
         process.communicate(timeout=10)
         assert reader.busy() == []
-        assert reader.ended_count("stays") == 1
+        assert ended_count(reader, "stays") == 1
 
 
 @pytest.mark.parametrize(

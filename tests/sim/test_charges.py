@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from holdfast.lab.sim.charges import fault, over
+from holdfast.lab.sim.charges import CRASHES_MAX, LOSSES_MAX, UNHEARD_MAX, fault, over
 from holdfast.model.ids import Token
-from holdfast.model.limits import CRASHES_MAX, LOSSES_MAX, UNHEARD_MAX
 from holdfast.model.outcome import Reason
 from holdfast.model.task import Charges, Lease, Life, Owed, State, Wanted
 
@@ -90,3 +89,18 @@ def test_a_pause_that_was_taken_back_in_the_same_turn_waives_a_charge_too() -> N
     ended = replace(HELD, state=State.QUEUED, lease=Lease.SPENT)
     assert fault(HELD, replace(ended, wish=HELD.wish + 1), ["stopped"], [])
     assert not fault(HELD, replace(ended, wish=HELD.wish + 2), ["stopped"], [])
+
+
+def test_an_outcome_settles_what_its_lease_owed() -> None:
+    lapsed = replace(HELD, state=State.QUEUED, lease=Lease.LAPSED, owed=Owed.LOSS)
+    claimed = replace(NEXT, used=used(crashes=1))
+    assert not fault(lapsed, claimed, ["crashed"], [])
+    assert fault(lapsed, replace(claimed, used=used(crashes=1, losses=1)), ["crashed"], [])
+
+
+def test_the_end_of_a_task_may_leave_a_charge_out() -> None:
+    """A crash and a cancel in one turn: whichever is decided first."""
+    over = replace(HELD, state=State.CANCELLED, lease=Lease.SPENT)
+    assert not fault(HELD, over, ["crashed"], [])
+    assert not fault(HELD, replace(over, used=used(crashes=1)), ["crashed"], [])
+    assert fault(HELD, replace(over, used=used(crashes=2)), ["crashed"], [])

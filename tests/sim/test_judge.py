@@ -15,9 +15,17 @@ from holdfast.lab.sim.judge import Judge
 from holdfast.lab.sim.loop import Party, SimLoop
 from holdfast.lab.sim.records import Records
 from holdfast.lab.sim.sessions import Sessions
-from holdfast.lab.sim.witness import Behaviour, Witness, arguments, result_of
+from holdfast.lab.sim.witness import Behaviour, Witness, arguments, blob_of, result_of
 from holdfast.model.ids import TaskId, Token
-from holdfast.model.messages import Accepted, Answered, Assign, Settled, StopOrder
+from holdfast.model.messages import (
+    Accepted,
+    Answered,
+    Assign,
+    HeldLease,
+    Settled,
+    StopOrder,
+    WorkerHello,
+)
 from holdfast.model.outcome import Answer, Encoding, Payload, Reason
 from holdfast.model.task import Charges, Lease, Life, Owed, Phase, Spec, State, Task, Wanted
 from holdfast.ports import Changes, CodeRow, Event, Order, Receipt, Update, WorkerRow
@@ -56,6 +64,7 @@ class Court:
     def __init__(self) -> None:
         self.now = 100.0
         self.records = Records()
+        self.blobs: dict[bytes, bytes] = {}
         self.witness = Witness()
         loop = SimLoop(steps_max=1, real_seconds_max=1.0)
         history = History(loop, keep=True)
@@ -66,7 +75,7 @@ class Court:
             self.sessions,
             self.witness,
             history,
-            {},
+            self.blobs,
             self,
             lease_seconds=10.0,
             now=self._time,
@@ -96,10 +105,10 @@ class Court:
         before = self.records.rows[ID].version
         return self.commit(updates=[Update(Task(SPEC, life), before, token)], events=events)
 
-    def commit(self, **parts: Any) -> Court:
+    def commit(self, receipt: Receipt | None = None, **parts: Any) -> Court:
         self.turn += 1
         self.judge.deciding()
-        self.judge.committed(Changes(turn=self.turn, **parts), Receipt())
+        self.judge.committed(Changes(turn=self.turn, **parts), receipt or Receipt())
         return self
 
     def run(self, how: str = "") -> Court:
@@ -387,6 +396,186 @@ def test_a_blob_that_is_named_and_not_there(court: Court) -> None:
     court.run("succeeded").commit(inserts=[Task(spec, CLAIMED)])
     court.commit(updates=[Update(Task(spec, replace(DONE, result=big)), 2)])
     assert court.accuses("a blob that is not durable")
+
+
+# The row after, by itself and beside the row before.
+
+
+def test_what_was_refused_is_not_judged(court: Court) -> None:
+    broken = replace(CLAIMED, fence=7)
+    court.commit(Receipt(refused_inserts=[ID]), inserts=[Task(SPEC, broken)])
+    court.insert()
+    update = Update(Task(SPEC, broken), 1, None)
+    court.commit(Receipt(refused_updates=[ID]), updates=[update])
+    assert court.records.rows[ID] == FRESH
+    assert not court.records.violations
+
+
+def test_a_row_that_was_written_over_unseen(court: Court) -> None:
+    court.commit(updates=[Update(Task(SPEC, CLAIMED), 1, None)])
+    court.insert().commit(updates=[Update(Task(SPEC, CLAIMED), FRESH.version + 1, None)])
+    assert len(court.records.violations) == 2
+    assert court.accuses("written over that was not as expected")
+
+
+def test_an_id_that_is_inserted_twice_and_a_task_that_is_born_old(court: Court) -> None:
+    court.insert().insert()
+    assert court.accuses("inserted twice")
+    court.commit(inserts=[Task(SPEC, replace(FRESH, state=State.PAUSED, wanted=Wanted.PAUSE))])
+    assert court.accuses("a new task is paused")
+
+
+def test_a_version_and_a_cancel_that_go_back(court: Court) -> None:
+    cancelled = replace(CLAIMED, wanted=Wanted.CANCEL, wish=1)
+    court.insert(cancelled).update(replace(cancelled, version=3, wanted=Wanted.RUN, wish=2))
+    assert court.accuses("a cancel was taken back")
+    court.update(replace(cancelled, version=3, wish=2))
+    assert court.accuses("its version or its wish went back")
+
+
+def test_two_outcomes_in_one_turn(court: Court) -> None:
+    court.insert(CLAIMED).run("crashed")
+    ended = replace(CLAIMED, version=3, state=State.QUEUED, lease=Lease.SPENT)
+    court.update(ended, "crashed", "raised")
+    assert court.accuses("several outcomes in one turn: crashed, raised")
+
+
+def test_a_second_outcome_of_one_run(court: Court) -> None:
+    court.insert(CLAIMED).run("crashed")
+    used = Charges(crashes=1)
+    spent = replace(CLAIMED, version=3, state=State.QUEUED, lease=Lease.SPENT, used=used)
+    court.update(spent, "crashed")
+    assert not court.records.violations
+    court.update(replace(spent, version=4, used=Charges(crashes=2)), "crashed")
+    assert court.accuses("a second outcome, crashed, under a token that was spent")
+
+
+def test_a_token_that_changes_under_its_fence_or_comes_back(court: Court) -> None:
+    court.insert(CLAIMED)
+    court.update(replace(CLAIMED, version=3, token=Token(b"u" * 16)), "worker silent")
+    assert court.accuses("its token changed under one fence")
+    court.update(replace(DONE, version=4, state=State.QUEUED, token=TOKEN, result=None))
+    court.update(replace(LAPSED, version=5))
+    assert court.accuses("a spent token came back")
+
+
+def test_a_fence_that_jumps_and_a_claim_that_is_none(court: Court) -> None:
+    court.insert().update(replace(CLAIMED, fence=2, phase=Phase.STARTED))
+    assert court.accuses("fence 0 became 2")
+    assert court.accuses("does not leave it running and assigned")
+
+
+def test_a_hello_that_tells_of_a_former_run(court: Court) -> None:
+    """What it names as started was charged as free, and has to be charged anew."""
+    other, third = (TaskId(bytes(15) + bytes([n])) for n in (8, 9))
+    freed = replace(CLAIMED, fence=2, token=Token(b"u" * 16), freed=(TOKEN,))
+    court.records.rows.update({ID: freed, other: DONE})
+    held = tuple(
+        HeldLease(task, token, Phase.STARTED, 0)
+        for task, token in ((ID, TOKEN), (other, TOKEN), (third, TOKEN), (ID, freed.token))
+    )
+    court.sessions._hellos["w", (1, 1)] = hello(held)
+    court.commit(workers=[hello_row(1)])
+    assert len(court.records.violations) == 1
+    assert court.accuses("a former run had begun; it stays free")
+
+
+def hello(held: tuple[HeldLease, ...]) -> WorkerHello:
+    return WorkerHello(
+        *(1, "w", "w", 1, 1, "", 0, 1, 0, False, (), ()),
+        *("", "", 1, "", "", False, held, ()),
+    )
+
+
+def test_outages_are_counted_until_a_worker_is_heard(court: Court) -> None:
+    court.commit(outages=["w"]).commit(outages=["w"])
+    assert court.records.outages == {"w": 2}
+    court.commit(workers=[hello_row(1)])
+    assert court.records.outages == {"w": 0}
+
+
+# Outcomes against what was seen.
+
+BACK = replace(CLAIMED, version=3, state=State.QUEUED, lease=Lease.SPENT)
+
+
+@pytest.mark.parametrize(("avoid", "guilty"), [("w", False), ("v", True)])
+def test_where_a_task_could_not_run_is_avoided(court: Court, avoid: str, guilty: bool) -> None:
+    court.insert(CLAIMED).run("environment")
+    court.update(replace(BACK, avoid=avoid, used=Charges(environment=1)), "environment")
+    assert court.accuses("it does not avoid w") is guilty
+    assert len(court.records.violations) == guilty
+
+
+def test_a_return_of_what_did_not_run(court: Court) -> None:
+    court.insert(CLAIMED)
+    court.sessions.ended[TOKEN] = None
+    court.update(replace(BACK, used=Charges(free_returns=1)), "returned")
+    assert not court.records.violations
+
+
+@pytest.mark.parametrize(
+    ("do", "outcome", "guilty"),
+    [
+        ("big", "environment", False),
+        ("poison", "environment", True),
+        ("poison", "invalid", False),
+        ("big", "invalid", True),
+    ],
+)
+def test_a_run_that_went_well_and_whose_result_did_not(
+    court: Court, do: str, outcome: str, guilty: bool
+) -> None:
+    """A large one may not reach the blob store; one that does not serialise is invalid."""
+    spec = replace(SPEC, payload=arguments(Behaviour(do, 10)))
+    court.run("succeeded").commit(inserts=[Task(spec, CLAIMED)])
+    used = Charges(environment=1) if outcome == "environment" else Charges()
+    life = replace(BACK, avoid="w", used=used)
+    court.commit(
+        updates=[Update(Task(spec, life), 2, None)], events=[Event(ID, 1, outcome, worker="w")]
+    )
+    assert court.accuses(f"outcome {outcome} of run 1, which did: ['succeeded']") is guilty
+    assert len(court.records.violations) == guilty
+
+
+@pytest.mark.parametrize(("fence", "guilty"), [(1, False), (2, True)])
+def test_a_large_result(court: Court, fence: int, guilty: bool) -> None:
+    spec = replace(SPEC, payload=arguments(Behaviour("big", 10)))
+    big = blob_of(ID, fence, "big")
+    court.blobs[big.digest] = b""
+    court.run("succeeded").commit(inserts=[Task(spec, CLAIMED)])
+    court.commit(updates=[Update(Task(spec, replace(DONE, result=big)), 2, TOKEN)])
+    assert court.accuses("the result is not that of run 1") is guilty
+    assert len(court.records.violations) == guilty
+
+
+# Charges and shapes.
+
+
+def test_a_free_return_that_was_put_right_is_remembered(court: Court) -> None:
+    freed = replace(CLAIMED, freed=(Token(b"o" * 16),), used=Charges(free_returns=1, losses=5))
+    court.insert(freed)
+    court.update(replace(freed, version=3, freed=(), used=Charges(losses=6)))
+    assert not court.records.violations, "one above the budget, by a charge that came late"
+
+
+def test_a_budget_that_is_exceeded(court: Court) -> None:
+    court.insert(CLAIMED).update(replace(CLAIMED, version=3, used=Charges(losses=6)))
+    assert court.accuses("losses went up by 6, and should by 0")
+    assert court.accuses("losses is 6, and may be 5")
+
+
+@pytest.mark.parametrize(
+    ("life", "text"),
+    [
+        (replace(FRESH, version=2, state=State.RUNNING), "running with a lease none"),
+        (replace(LAPSED, state=State.CANCELLED), "and its token is not spent"),
+        (replace(FRESH, version=2, wanted=Wanted.PAUSE), "queued although pause is wanted"),
+        (replace(FRESH, version=2, state=State.FAILED), "failed without a reason"),
+    ],
+)
+def test_a_row_that_cannot_be(court: Court, life: Life, text: str) -> None:
+    assert court.insert().update(life).accuses(text)
 
 
 def test_accusations_are_bounded(court: Court) -> None:

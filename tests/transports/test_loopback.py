@@ -7,8 +7,7 @@ import asyncio
 import pytest
 
 from holdfast.errors import ChannelClosedError
-from holdfast.ports import Channel
-from holdfast.transports.loopback import LoopbackDialer, pair
+from holdfast.transports.loopback import pair
 
 
 def test_frames_arrive_in_order_and_a_slow_reader_holds_the_sender() -> None:
@@ -44,22 +43,5 @@ def test_a_close_breaks_both_ends_after_what_was_sent() -> None:
                 await end.receive()
             with pytest.raises(ChannelClosedError):
                 await end.send(b"x")
-
-    asyncio.run(main())
-
-
-def test_a_dialer_serves_the_far_end() -> None:
-    async def main() -> None:
-        async def served(channel: Channel) -> None:
-            await channel.send(await channel.receive())
-
-        dialer = LoopbackDialer(served)
-        channel = await dialer.dial()
-        await channel.send(b"x")
-        assert await channel.receive() == b"x"
-        with pytest.raises(ChannelClosedError):
-            await channel.receive()
-        await dialer.dial()
-        await dialer.close()
 
     asyncio.run(main())

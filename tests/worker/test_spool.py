@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 from pathlib import Path
 
@@ -158,7 +159,7 @@ def test_a_disk_without_room_is_said_so_and_the_next_save_repairs(
 
     def half(handle: int, data: bytes, *, offset: int) -> None:
         room.os.pwrite(handle, data[: len(data) // 2], offset)
-        raise OSError(room.errno.ENOSPC, "no space left")
+        raise OSError(errno.ENOSPC, "no space left")
 
     with monkeypatch.context() as patch:
         patch.setattr(room, "_write_all", half)

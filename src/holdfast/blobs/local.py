@@ -7,7 +7,6 @@ name never shows half of its bytes. Reads and writes one chunk at a time, whatev
 from __future__ import annotations
 
 import asyncio
-import errno
 import hashlib
 import os
 import secrets
@@ -18,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
+from holdfast.disk import NO_ROOM, fsync_directory
 from holdfast.errors import (
     BlobCorruptError,
     BlobMissingError,
@@ -34,7 +34,6 @@ LEFTOVER_SECONDS = 3600.0
 """A file that its writer left behind is removed at this age; a younger one may be in the making."""
 
 _MAKING = "making"
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class LocalBlobs:
@@ -105,8 +104,8 @@ class LocalBlobs:
         making = self._directory / _MAKING
         try:
             making.mkdir(parents=True, exist_ok=True)
-            _sync_directory(self._directory.parent)
-            _sync_directory(self._directory)
+            fsync_directory(self._directory.parent)
+            fsync_directory(self._directory)
             oldest = time.time() - LEFTOVER_SECONDS
             for leftover in making.iterdir():
                 if leftover.stat().st_mtime < oldest:
@@ -151,10 +150,10 @@ class _Making:
         os.fsync(self._file.fileno())
         place.parent.mkdir(exist_ok=True)
         # The writer that made it may have died before it was durable.
-        _sync_directory(place.parent.parent)
+        fsync_directory(place.parent.parent)
         # Also over a blob that is here already: that mends one whose bytes were corrupted.
         self._path.replace(place)
-        _sync_directory(place.parent)
+        fsync_directory(place.parent)
 
     def abandon(self) -> None:
         """Remove what was not finished; does nothing after `finish` has renamed it."""
@@ -164,7 +163,7 @@ class _Making:
                 self._file.close()
             except OSError as error:
                 # What the buffer still held found no room either.
-                if error.errno not in _NO_ROOM:
+                if error.errno not in NO_ROOM:
                     raise
             self._path.unlink(missing_ok=True)
 
@@ -175,19 +174,10 @@ def _room_is_told() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno not in NO_ROOM:
             raise
         raise StoreFullError(f"no room for the blob: {error}") from error
 
 
 def _open_to_read(path: Path) -> BinaryIO:
     return path.open("rb")
-
-
-def _sync_directory(path: Path) -> None:
-    """Make the names in a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
@@ -19,6 +15,7 @@ from holdfast.cli.app import Exit
 from holdfast.cli.options import json_option, show_json
 from holdfast.lab.cluster import Cluster
 from holdfast.lab.demonstration import KINDS, Answers, Report, compare, run_under_fire
+from holdfast.lab.interruption import TOLD, interrupted_once
 from holdfast.lab.workloads.indexing import files_of
 
 if TYPE_CHECKING:
@@ -48,7 +45,8 @@ def demo(tree: Path | None, workers: int, slots: int, kills: int, seed: int, as_
 
     Each is killed while it runs a task; a kill that comes too late is not counted. At the end every
     result is compared with the same work done in one plain process. Exit code 1 where anything
-    differs, or where there were not as many kills as asked for.
+    differs, where a task that no kill interrupted began twice or did not end, or where there were
+    not as many kills as asked for.
     """
     tree = (tree or Path(sysconfig.get_path("stdlib"))).resolve()
     files = files_of(tree)
@@ -57,14 +55,14 @@ def demo(tree: Path | None, workers: int, slots: int, kills: int, seed: int, as_
     click.echo(f"{len(files)} files below {tree}; {workers} workers × {slots} slots", err=True)
     try:
         with (
-            _interrupted_once(),
+            interrupted_once(),
             tempfile.TemporaryDirectory(prefix="holdfast-demo-") as directory,
         ):
             report, answers = _run(Path(directory), files, workers, slots, kills, seed)
             click.echo("the same work in one plain process …", err=True)
             compare(report, files, answers)
     except KeyboardInterrupt:
-        click.echo("interrupted; everything that was started has ended", err=True)
+        click.echo(TOLD, err=True)
         raise click.exceptions.Exit(Exit.INTERRUPTED) from None
     if as_json:
         show_json(_as_data(report))
@@ -72,32 +70,6 @@ def demo(tree: Path | None, workers: int, slots: int, kills: int, seed: int, as_
         _show(report)
     if not report.is_valid:
         raise click.exceptions.Exit(Exit.FAILED)
-
-
-@contextmanager
-def _interrupted_once() -> Iterator[None]:
-    """Let the first Ctrl-C end the block, and none disturb the tidying up, which has its bounds.
-
-    The end of the terminal and SIGTERM are no different: the processes below are in sessions of
-    their own, and nobody else would end them.
-    """
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    former = {number: signal.getsignal(number) for number in numbers}
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        for each in numbers:
-            signal.signal(each, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    for number, handler in former.items():
-        # Who started us, with `nohup` or in the background, may have wished it ignored.
-        if handler is not signal.SIG_IGN:
-            signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
 
 
 class _Screen:
@@ -165,6 +137,8 @@ def _show(report: Report) -> None:
         click.echo(_line(report, kind))
     alive = len(report.begun_twice_alive)
     click.echo(f"  tasks that began twice: {report.begun_twice}, of them not interrupted: {alive}")
+    for task in (*report.begun_twice_alive, *report.broken_off_alone)[:_SHOWN]:
+        click.echo(f"    {task}")
     if report.lost or report.differing:
         click.echo(f"  LOST: {len(report.lost)}, DIFFERENT: {len(report.differing)}")
         for text in (*report.lost, *report.differing)[:_SHOWN]:
@@ -207,6 +181,7 @@ def _as_data(report: Report) -> dict[str, object]:
         "went_on_without_coordinator": report.went_on,
         "began_twice": report.begun_twice,
         "began_twice_not_interrupted": len(report.begun_twice_alive),
+        "not_interrupted_without_end": len(report.broken_off_alone),
         "indexed_again": report.indexed_again,
         "unreadable": report.unreadable,
         "lost": report.lost,

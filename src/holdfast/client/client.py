@@ -171,18 +171,11 @@ class Client:
 
         `queue`, `tags`, `priority`, `key` and `delay` (seconds) are Holdfast's, all other keywords
         the function's; `task.options(…)` says the same and keeps the types. Raises
-        InvalidInputError where a keyword could be meant for both, or an
-        option cannot be; NotSerializableError naming what does not serialise; RefusedError on a
-        closed client.
+        InvalidInputError where a keyword could be meant for both, or an option cannot be;
+        NotSerializableError naming what does not serialise; RefusedError on a closed client.
         """
         options, own = options_of(fn, kwargs)
         return self.start(call_of(fn, options), args, own)
-
-    def submit_with(
-        self, options: Options, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
-    ) -> Future[T]:
-        """Submit with these options; all keywords are the function's. Raises like `submit`."""
-        return self.start(call_of(fn, options_with(DEFAULTS, options._asdict())), args, kwargs)
 
     def map(
         self,
@@ -212,7 +205,12 @@ class Client:
         )
 
     def executor(self, options: Options | None = None) -> TaskExecutor:
-        """Return a `concurrent.futures.Executor`; its calls have these options."""
+        """Return a `concurrent.futures.Executor`; its calls have these options.
+
+        Raises InvalidInputError for an option that cannot be.
+        """
+        if options is not None:
+            options = options_with(DEFAULTS, options._asdict())
         return TaskExecutor(self, options)
 
     def prepare(self, function: Callable[..., Any], options: Options | None) -> Call:

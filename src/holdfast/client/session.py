@@ -22,6 +22,7 @@ from holdfast.client.carriage import Blobs, Carriage
 from holdfast.client.exchange import Answer, Exchange
 from holdfast.client.future import End, Future
 from holdfast.client.intake import Intake, Submission
+from holdfast.core.redial import pause_seconds
 from holdfast.core.wire import Wire
 from holdfast.errors import ChannelClosedError, ConnectionLostError, HoldfastError, ProtocolError
 from holdfast.model.ids import Entropy, TaskId
@@ -46,9 +47,6 @@ from holdfast.model.task import State, Wanted
 from holdfast.observe import TaskSet, logger
 from holdfast.ports import Channel, Clock, Dialer
 
-BACKOFF_SECONDS_BASE = 0.05
-BACKOFF_SECONDS_MAX = 5.0
-_BACKOFF_DOUBLINGS_MAX = 10
 _STEADY_SECONDS = 5.0
 """A session that lasted so long was a good one: the backoff begins anew."""
 _GOODBYES_MAX = 5
@@ -326,9 +324,8 @@ class Session:
             _LOG.debug("%s did not hear our goodbye: %s", channel.peer, error)
 
     async def _pause(self, tries: int) -> None:
-        """Wait before another try: a random part of a time that doubles, up to five seconds."""
-        doubled = BACKOFF_SECONDS_BASE * 2 ** min(tries, _BACKOFF_DOUBLINGS_MAX)
-        await asyncio.sleep(self._terms.rng.random() * min(doubled, BACKOFF_SECONDS_MAX))
+        """Wait before another try, the longer the more have failed."""
+        await asyncio.sleep(pause_seconds(tries, self._terms.rng))
 
     async def _write(self, channel: Channel, wire: Wire[ClientFrame]) -> None:
         out, book = self._out, self._book

@@ -1,8 +1,19 @@
 """One turn on paper: what was decided, on an overlay over the cache, and what is to be said.
 
-A `Turn` changes nothing but itself and the windows of waiting tasks, which it can put back. What
-it decides becomes true by the commit of `changes_to_commit`; what it wants said is said by the
-service afterwards, and only for what was accepted.
+No task, lease or worker row changes before the commit of `changes_to_commit`; what a turn wants
+said is said by the service afterwards, and only for what was accepted. Two things are changed
+ahead, and put back by `undo` or `without`: the windows of waiting tasks, and in offers the leases
+of claims.
+
+What else deciding writes stays, whether the turn commits or its items are decided once more. None
+of it is a promise, and written twice it is as good as once:
+
+- what was seen, which no commit makes true or false: when somebody was heard and when silence was
+  judged (`heard`, `swept`), deaths that a guard reported (`reported`, `buried`), what a worker
+  shows, asks for, lets go or will not take (`view`, `offer`, `ledger`), that a client has gone;
+- `epoch` and `last_word` of a session before its welcome: a hello that is decided again writes
+  both anew, and nobody is told of them before the commit;
+- hints, which are only ever estimates: `pace`, `urgency`, and what was recalled when (`recalled`).
 """
 
 from __future__ import annotations

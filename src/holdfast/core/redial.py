@@ -15,6 +15,16 @@ FIRST_SECONDS_MAX = 0.02
 _DOUBLINGS_MAX = 16
 
 
+def pause_seconds(failures: int, rng: Entropy) -> float:
+    """Return how long to wait before another try, after so many in a row have failed."""
+    if failures == 0:
+        ceiling = FIRST_SECONDS_MAX
+    else:
+        doublings = min(failures - 1, _DOUBLINGS_MAX)
+        ceiling = min(CAP_SECONDS, BASE_SECONDS * 2.0**doublings)
+    return rng.random() * ceiling
+
+
 class Redial:
     """The next delay and the next door of one dialling party."""
 
@@ -29,14 +39,10 @@ class Redial:
     def next(self) -> tuple[int, float]:
         """Return the number of the door to try, and in how many seconds."""
         self._door = (self._door + 1) % self._doors
-        if self._failures == 0:
-            ceiling = FIRST_SECONDS_MAX
-        else:
-            # A round over all doors counts as one failure: each is tried before we wait longer.
-            doublings = min((self._failures - 1) // self._doors, _DOUBLINGS_MAX)
-            ceiling = min(CAP_SECONDS, BASE_SECONDS * 2.0**doublings)
+        # A round over all doors counts as one failure: each is tried before we wait longer.
+        rounds = -(-self._failures // self._doors)
         self._failures += 1
-        return self._door, self._rng.random() * ceiling
+        return self._door, pause_seconds(rounds, self._rng)
 
     def welcomed(self) -> None:
         """A door opened: stay with it, and begin anew after the next loss."""

@@ -38,7 +38,6 @@ from holdfast.model.messages import (
 from holdfast.model.outcome import Failure, Payload
 from holdfast.model.task import Spec
 
-AnyFrame = Frame | WorkerFrame | ClientFrame
 F = TypeVar("F", Frame, WorkerFrame, ClientFrame)
 
 _ENCODER = msgspec.msgpack.Encoder()

@@ -55,7 +55,9 @@ class Cluster:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.stop()
+        # Who is interrupted has no patience, and asks for no results any more.
+        is_interrupted = kind is not None and not issubclass(kind, Exception)
+        self.stop(0.0 if is_interrupted else _STOP_SECONDS)
 
     @property
     def url(self) -> str:
@@ -170,23 +172,30 @@ class Cluster:
             pid = _parent(pid)
         return ""
 
-    def stop(self) -> None:
-        """SIGTERM to all, SIGKILL to those that do not end in time, and to guards that linger."""
+    def stop(self, patience_seconds: float = _STOP_SECONDS) -> None:
+        """SIGTERM to all, SIGKILL to those that do not end in time, and to guards that linger.
+
+        Without patience SIGKILL it is, at once.
+        """
         processes = [*self._workers.values()]
         if self._coordinator is not None:
             processes.append(self._coordinator)
         try:
-            for process in processes:
-                if process.poll() is None:
-                    process.send_signal(signal.SIGTERM)
-            _wait_all(processes, _STOP_SECONDS)
+            if patience_seconds > 0:
+                for process in processes:
+                    if process.poll() is None:
+                        process.send_signal(signal.SIGTERM)
+                _wait_all(processes, patience_seconds)
         finally:
             # Also where somebody has no patience: nothing of ours may stay behind.
-            for process in processes:
+            for process in self._workers.values():
                 if process.poll() is None:
                     self._watch_guard(process.pid)
                     _kill(process)
+            # As long as there is a coordinator to tell of it, guards end by themselves.
             self._end_guards()
+            if self._coordinator is not None and self._coordinator.poll() is None:
+                _kill(self._coordinator)
         self._workers.clear()
         self._coordinator = None
 

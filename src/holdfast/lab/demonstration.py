@@ -103,8 +103,16 @@ class Report:
 
     @property
     def is_valid(self) -> bool:
-        """Whether every result is there and is what a plain process gives, after enough blows."""
-        return not (self.lost or self.differing or self.too_few)
+        """Whether every result is what a plain process gives, after enough blows, and no task that
+        was not struck began twice or has no end.
+        """
+        return not (
+            self.lost
+            or self.differing
+            or self.begun_twice_alive
+            or self.broken_off_alone
+            or self.too_few
+        )
 
 
 def index_slowly(path: str, witness: str, seconds: float) -> Entry:

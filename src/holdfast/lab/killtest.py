@@ -4,7 +4,8 @@
 
 Real processes, a client that stays through all of it, and blows by seed on what the witness shows
 at work. The verdict comes from the store's file and the witness alone; the exit code is 0 valid,
-1 invalid, 2 unknown. The killer never strikes a task twice, nor the worker of the long tasks.
+1 invalid, 2 unknown; 130 on Ctrl-C and SIGTERM, which end everything that was started. The killer
+never strikes a task twice, nor the worker of the long tasks.
 """
 
 from __future__ import annotations
@@ -17,18 +18,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from holdfast import __version__
 from holdfast.client.client import Client
 from holdfast.clock import SystemClock
 from holdfast.entropy import BulkEntropy
+from holdfast.errors import ConnectionLostError
 from holdfast.lab.blows import Blow, Plan, Striker
 from holdfast.lab.cluster import Cluster
 from holdfast.lab.faults.proxy_thread import ProxyThread
+from holdfast.lab.interruption import EXIT_CODE, TOLD, interrupted_once
 from holdfast.lab.judgement import Case, Findings, Verdict, judge
 from holdfast.lab.witness import WitnessReader
 from holdfast.lab.workloads.marking import linger, mark
@@ -106,7 +111,8 @@ def run(form: Form, *, seed: int, directory: Path, tell: Tell) -> Findings:
         )
         cluster.start_coordinator()
         proxy = _start_workers(form, cluster, stack)
-        client = stack.enter_context(_connect(cluster.url, spill_to=directory))
+        client = _connect(cluster.url, spill_to=directory)
+        stack.push(partial(_leave, cluster, client))
         striker = Striker(
             cluster,
             WitnessReader(witness),
@@ -148,6 +154,25 @@ def _connect(url: str, *, spill_to: Path) -> Client:
         version=__version__,
         connect_seconds=_READY_SECONDS,
     )
+
+
+def _leave(
+    cluster: Cluster,
+    client: Client,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: TracebackType | None,
+) -> None:
+    """Close the client as its own block would; who is interrupted waits for no submission.
+
+    Then the processes end first: guards end sooner while the proxy still stands.
+    """
+    if kind is None or issubclass(kind, Exception):
+        client.__exit__(kind, error, trace)
+        return
+    cluster.stop(0.0)
+    with suppress(ConnectionLostError):
+        client.close(0.0)
 
 
 def _start_workers(form: Form, cluster: Cluster, stack: ExitStack) -> ProxyThread | None:
@@ -194,7 +219,7 @@ class _Work:
             for _ in range(wave):
                 self._submit()
             due = max(due + _WAVE_SECONDS, time.monotonic())
-            time.sleep(due - time.monotonic())
+            time.sleep(max(0.0, due - time.monotonic()))
 
     def _submit(self) -> None:
         form, number = self._form, len(self._long) + len(self._futures)
@@ -274,8 +299,14 @@ def main(words: Sequence[str] | None = None) -> int:
         sys.stderr.flush()
 
     try:
-        with tempfile.TemporaryDirectory(prefix="holdfast-kill-") as directory:
+        with (
+            interrupted_once(),
+            tempfile.TemporaryDirectory(prefix="holdfast-kill-") as directory,
+        ):
             found = run(form, seed=chosen.seed, directory=Path(directory), tell=tell)
+    except KeyboardInterrupt:
+        tell(TOLD)
+        return EXIT_CODE
     except Exception:
         logging.getLogger(__name__).exception("the test could not be held; seed %d", chosen.seed)
         return Verdict.UNKNOWN

@@ -162,10 +162,6 @@ class WitnessReader:
         """Return how often a task was begun."""
         return len(self.runs(task))
 
-    def ended_count(self, task: str) -> int:
-        """Return how often a task was ended."""
-        return sum(run.ended_ns is not None for run in self.runs(task))
-
     def begun_twice(self) -> dict[str, list[Run]]:
         """Return the tasks that were begun more than once, each with all its runs."""
         by_task: dict[str, list[Run]] = {}

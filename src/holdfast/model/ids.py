@@ -64,11 +64,6 @@ class IdMint:
         return TaskId(((head << 64) | tail).to_bytes(ID_BYTES, "big"))
 
 
-def id_time_ms(task_id: bytes) -> int:
-    """Return the millisecond (since the epoch) in which an id was made."""
-    return int.from_bytes(task_id[:6], "big")
-
-
 def id_text(task_id: bytes) -> str:
     """Return the canonical text of an id, `0192f3a4-…` (36 characters)."""
     text = task_id.hex()

@@ -337,22 +337,7 @@ ToWorker = (
 )
 FromClient = ClientHello | Submit | PutCode | Watch | SetWanted | Ask | Goodbye
 ToClient = ClientWelcome | Accepted | Refused | Settled | Reply | Goodbye
-FromPeer = (
-    WorkerHello
-    | HelloMore
-    | Ended
-    | Started
-    | Pull
-    | Draining
-    | CodeWanted
-    | ClientHello
-    | Submit
-    | PutCode
-    | Watch
-    | SetWanted
-    | Ask
-    | Goodbye
-)
+FromPeer = FromWorker | FromClient
 
 
 class Frame(msgspec.Struct, frozen=True, array_like=True, gc=False):

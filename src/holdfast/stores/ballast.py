@@ -6,13 +6,12 @@ be committed after submissions are refused.
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
 
-BALLAST_BYTES = 8 * 1024 * 1024
+from holdfast.disk import NO_ROOM
 
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+BALLAST_BYTES = 8 * 1024 * 1024
 
 
 class Ballast:
@@ -47,7 +46,7 @@ class Ballast:
                 os.fsync(file.fileno())
         except OSError as error:
             self.path.unlink(missing_ok=True)
-            if error.errno not in _NO_ROOM:
+            if error.errno not in NO_ROOM:
                 raise
             return False
         return True

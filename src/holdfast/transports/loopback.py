@@ -1,21 +1,17 @@
 """Channels within one event loop: a pair of queues instead of a socket.
 
-For an embedded coordinator in the same process, the simulator and tests. Bounded like a socket: a
-sender waits once the other end is behind.
+For two ends in one process, as tests have them. Bounded like a socket: a sender waits once the
+other end is behind.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
 
 from holdfast.errors import ChannelClosedError
-from holdfast.observe import TaskSet, logger
-from holdfast.ports import Channel
 
 _FRAMES_MAX = 64
-_LOG = logger("loopback")
 
 
 class LoopbackChannel:
@@ -68,27 +64,3 @@ def pair(
     near, far = LoopbackChannel(there), LoopbackChannel(here)
     near._other, far._other = far, near
     return near, far
-
-
-class LoopbackDialer:
-    """Opens channels to a server in the same event loop; `serve` gets the far end of each."""
-
-    def __init__(self, serve: Callable[[Channel], Awaitable[None]]) -> None:
-        self._serve = serve
-        self._tasks = TaskSet(_LOG)
-
-    async def dial(self) -> LoopbackChannel:
-        """Open a channel; it closes when `serve` returns."""
-        near, far = pair()
-        self._tasks.start("serve a loopback", self._until_closed(far))
-        return near
-
-    async def close(self) -> None:
-        """End what serves."""
-        await self._tasks.cancel()
-
-    async def _until_closed(self, far: LoopbackChannel) -> None:
-        try:
-            await self._serve(far)
-        finally:
-            await far.close()

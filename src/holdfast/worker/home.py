@@ -13,6 +13,7 @@ import secrets
 import time
 from pathlib import Path
 
+from holdfast.disk import fsync_directory
 from holdfast.errors import ConfigurationError
 from holdfast.worker.transfers import PAYLOADS
 
@@ -134,12 +135,3 @@ def _replace(path: Path, text: str) -> None:
         os.fsync(file.fileno())
     making.replace(path)
     fsync_directory(path.parent)
-
-
-def fsync_directory(path: Path) -> None:
-    """Make the names in a directory durable."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

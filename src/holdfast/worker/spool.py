@@ -12,7 +12,6 @@ The shelf is a directory of large results, each under its SHA-256.
 from __future__ import annotations
 
 import asyncio
-import errno
 import hashlib
 import os
 import struct
@@ -22,12 +21,12 @@ from pathlib import Path
 
 import msgspec
 
+from holdfast.disk import NO_ROOM, fsync_directory
 from holdfast.errors import StoreFullError, StoreVersionError
 from holdfast.model.ids import Token
 from holdfast.model.messages import Ended
 from holdfast.model.outcome import Encoding, Payload
 from holdfast.observe import logger
-from holdfast.worker.home import fsync_directory
 
 SPOOL_BYTES_MAX = 256 * 1024 * 1024
 REWRITE_BYTES = 4 * 1024 * 1024
@@ -37,7 +36,6 @@ COPY_BYTES = 1024 * 1024
 
 _MAGIC = b"holdfast spool 1\n"
 _HEAD = struct.Struct(">II")
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _LOG = logger("worker.spool")
 
 
@@ -214,6 +212,6 @@ def _write_all(handle: int, data: bytes, *, offset: int) -> None:
 
 
 def _meant(error: OSError, path: Path) -> Exception:
-    if error.errno in _NO_ROOM:
+    if error.errno in NO_ROOM:
         return StoreFullError(f"no room for the spool {path}: {error}")
     return error

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from holdfast.coordinator import placing
-from holdfast.core import lease
+from holdfast.core import invariants, lease
 from holdfast.core.lifecycle import (
     JUDGEMENTS,
     OUTCOMES,
@@ -19,6 +19,7 @@ from holdfast.core.lifecycle import (
     Standing,
     Write,
 )
+from holdfast.model import limits
 from holdfast.model.outcome import Answer, OutcomeKind
 from holdfast.model.task import Charges, Life, Owed
 from tests.sim.mutants.mutant import Mutant
@@ -102,6 +103,23 @@ def losses_have_no_bound(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(lease, "LOSSES_MAX", 1_000)
 
 
+def _budget_is_one_larger(patch: pytest.MonkeyPatch, name: str) -> None:
+    """As if the limit had been edited: the product's own invariants believe it as well."""
+    larger = getattr(limits, name) + 1
+    for module in (limits, lease, invariants):
+        patch.setattr(module, name, larger)
+
+
+def a_crash_too_many_is_allowed(patch: pytest.MonkeyPatch) -> None:
+    """Law 4: the budget of crashes is one larger than it is said to be."""
+    _budget_is_one_larger(patch, "CRASHES_MAX")
+
+
+def a_loss_too_many_is_allowed(patch: pytest.MonkeyPatch) -> None:
+    """Law 4: the budget of losses is one larger than it is said to be."""
+    _budget_is_one_larger(patch, "LOSSES_MAX")
+
+
 def outcomes_over_budget_do_not_fail(patch: pytest.MonkeyPatch) -> None:
     """Outcomes: one more crash, or one more lack of environment, than allowed does not end it."""
     original = lease._charge_outcome
@@ -144,6 +162,8 @@ CHARGES = (
     Mutant(a_revived_lease_is_charged, 13),
     Mutant(unheard_lapses_have_no_bound, 9),
     Mutant(losses_have_no_bound, 11),
+    Mutant(a_crash_too_many_is_allowed, 6, calm=False),
+    Mutant(a_loss_too_many_is_allowed, 11),
     Mutant(outcomes_over_budget_do_not_fail, 0, calm=False),
     Mutant(what_named_as_started_is_free, 2),
     Mutant(what_died_unstarted_is_charged, 4),

@@ -1,21 +1,19 @@
 """What an attempt costs, re-stated from LEASES.md over the row before and the row after.
 
-Owns the arithmetic of budgets for the judge. Several events of one task may fall into one turn;
-the bill is then their sum.
+Owns the arithmetic of budgets for the judge, and their numbers: a bound that moves in the product
+does not move here. Several events of one task may fall into one turn; the bill is then their sum.
 """
 
 from __future__ import annotations
 
-from holdfast.model.limits import (
-    CRASHES_MAX,
-    ENVIRONMENT_MAX,
-    FREE_RETURNS_MAX,
-    LOSSES_MAX,
-    OUT_OF_MEMORY_MAX,
-    UNHEARD_MAX,
-)
 from holdfast.model.task import TERMINAL_MIN, Charges, Lease, Life, Owed, State, Wanted
 
+LOSSES_MAX = 5
+CRASHES_MAX = 3
+OUT_OF_MEMORY_MAX = 1
+ENVIRONMENT_MAX = 5
+FREE_RETURNS_MAX = 100
+UNHEARD_MAX = 5
 BUDGETS = ("retries", "losses", "crashes", "out_of_memory", "environment", "free_returns")
 BILLED_TO = {
     "raised": "retries",

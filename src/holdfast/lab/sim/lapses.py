@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Iterator
 from holdfast.lab.sim.records import Records
 from holdfast.lab.sim.sessions import Sessions
 from holdfast.lab.sim.witness import Witness
-from holdfast.model.limits import OUTAGE_CREDIT_SECONDS_MIN, OUTAGES_IN_A_ROW_MAX
 from holdfast.model.task import Lease, Life, Owed, Phase
 from holdfast.ports import Event, WorkerRow
 
@@ -20,6 +19,10 @@ SILENT, DIED, UNNAMED = "worker silent", "worker died", "worker came back withou
 LAPSES = (SILENT, DIED, UNNAMED)
 GIVEN_UP = (SILENT, DIED)
 """Those that close the session of who held the lease."""
+OUTAGES_IN_A_ROW_MAX = 2
+"""After so many outages since a worker was heard, another one gives it no whole lease anew."""
+OUTAGE_CREDIT_SECONDS_MIN = 3.0
+"""What it gives all the same."""
 SLACK_SECONDS = 0.001
 UNDECIDED_SECONDS = 0.1
 """What a turn gathered so long before it decided may still be without the newest report."""

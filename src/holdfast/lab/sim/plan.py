@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from holdfast.lab.sim.charges import CRASHES_MAX, ENVIRONMENT_MAX, OUT_OF_MEMORY_MAX
 from holdfast.lab.sim.misfortunes import (
     STORM_LEASE_SECONDS,
     Fault,
@@ -20,7 +21,6 @@ from holdfast.lab.sim.misfortunes import (
     storm,
 )
 from holdfast.lab.sim.witness import Behaviour
-from holdfast.model.limits import CRASHES_MAX, ENVIRONMENT_MAX, OUT_OF_MEMORY_MAX
 from holdfast.model.task import Wanted
 
 BUSY_SECONDS = (15.0, 40.0)

@@ -31,7 +31,6 @@ class Behaviour(msgspec.Struct, frozen=True):
     times: int = 0
 
 
-BEHAVIOURS = "ok raise crash forever stubborn big poison environment out_of_memory invalid".split()
 ENDINGS = {
     "ok": OutcomeKind.SUCCEEDED,
     "big": OutcomeKind.SUCCEEDED,
