@@ -127,7 +127,7 @@ def test_a_file_written_anew_is_appended_to_at_its_own_end(
     save(spool, *range(100))
 
     def broken(folder: Path) -> None:
-        raise OSError(room.errno.EIO, "a bad disk")
+        raise OSError(errno.EIO, "a bad disk")
 
     with monkeypatch.context() as patch:
         patch.setattr(room, "fsync_directory", broken)
