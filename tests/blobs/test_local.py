@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -76,6 +77,18 @@ def test_a_second_put_keeps_one_file_and_mends_a_corrupted_one(tmp_path: Path) -
         assert await blobs.put(stream([b"pay", b"load"]), bytes_max=BYTES_MAX) == first
         assert len(files(tmp_path)) == 1
         assert await read(blobs, first.digest) == b"payload"
+
+    asyncio.run(run())
+
+
+def test_a_directory_that_was_removed_is_made_again(tmp_path: Path, inline: bool) -> None:
+    async def run() -> None:
+        blobs = await opened(tmp_path / "blobs", inline=inline)
+        lost = await blobs.put(stream([b"lost"]), bytes_max=BYTES_MAX)
+        shutil.rmtree(tmp_path / "blobs")
+        kept = await blobs.put(stream([b"kept"]), bytes_max=BYTES_MAX)
+        assert await read(blobs, kept.digest) == b"kept"
+        assert not await blobs.has(lost.digest)
 
     asyncio.run(run())
 

@@ -76,6 +76,15 @@ def test_a_break_of_the_channel_is_tried_again(tmp_path: Path) -> None:
         assert client.submit(work.double, 1).result(10) == 42
 
 
+def test_what_does_not_get_through_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    carriage = Carriage(Blobs(*[ChannelClosedError("HTTP 500")] * 20), tmp_path, no_pause)
+    assert asyncio.run(carriage.up(str(tmp_path / "gone"), LARGE)) is None
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "HTTP 500" in caplog.text
+
+
 def test_a_payload_whose_file_is_gone_is_up_all_the_same(tmp_path: Path) -> None:
     carriage = Carriage(Blobs(), tmp_path, no_pause)
     assert asyncio.run(carriage.up(str(tmp_path / "gone"), LARGE)) is None

@@ -45,6 +45,13 @@ async def _call(
     return sent[0]["status"], b"".join(event.get("body", b"") for event in sent[1:])
 
 
+def _spoil(directory: Path) -> None:
+    """Turn the x of every file into y."""
+    for file in directory.rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes().replace(b"x", b"y"))
+
+
 def test_blobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "PAYLOAD_BYTES_MAX", 1000)
 
@@ -59,6 +66,11 @@ def test_blobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert (await _call(routes, "PUT", path, [data[:100], data[100:]]))[0] == 201
         assert await _call(routes, "GET", path) == (200, data)
         assert await _call(routes, "HEAD", path) == (200, b"")
+        # What is corrupt is read to its end: who asked compares the digest, and asks no more.
+        _spoil(tmp_path)
+        assert await _call(routes, "GET", path) == (200, b"y" * 900)
+        assert (await _call(routes, "PUT", path, [data]))[0] == 201
+        assert await _call(routes, "GET", path) == (200, data)
         assert (await _call(routes, "PUT", path, [b"other"]))[0] == 422
         assert (await _call(routes, "PUT", path, [b"y" * 1001]))[0] == 413
         length = [(b"content-length", b"1001")]
@@ -75,6 +87,14 @@ def test_blobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
         monkeypatch.setattr(blobs, "put", full)
         assert (await _call(routes, "PUT", path, [b"z"]))[0] == 507
+
+        async def broken(chunks: object, *, bytes_max: int) -> None:
+            raise PermissionError(13, "not allowed")
+
+        monkeypatch.setattr(blobs, "put", broken)
+        status, text = await _call(routes, "PUT", path, [b"z"])
+        assert status == 500
+        assert b"not allowed" in text
 
     perform(play)
 

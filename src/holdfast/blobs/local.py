@@ -103,9 +103,7 @@ class LocalBlobs:
     def _open(self) -> None:
         making = self._directory / _MAKING
         try:
-            making.mkdir(parents=True, exist_ok=True)
-            fsync_directory(self._directory.parent)
-            fsync_directory(self._directory)
+            _make(making)
             oldest = time.time() - LEFTOVER_SECONDS
             for leftover in making.iterdir():
                 if leftover.stat().st_mtime < oldest:
@@ -132,6 +130,9 @@ class _Making:
         return self._hash.digest()
 
     def begin(self) -> None:
+        if not self._path.parent.is_dir():
+            # Somebody removed it while we ran; what was in it is missed when it is asked for.
+            _make(self._path.parent)
         self._file = self._path.open("xb", buffering=BLOB_CHUNK_BYTES)
         if self._abandoned:
             # The putter was cancelled while this thread opened the file.
@@ -177,6 +178,13 @@ def _room_is_told() -> Iterator[None]:
         if error.errno not in NO_ROOM:
             raise
         raise StoreFullError(f"no room for the blob: {error}") from error
+
+
+def _make(making: Path) -> None:
+    """Make the directory of blobs, with the one for those in the making, by durable names."""
+    making.mkdir(parents=True, exist_ok=True)
+    fsync_directory(making.parent.parent)
+    fsync_directory(making.parent)
 
 
 def _open_to_read(path: Path) -> BinaryIO:

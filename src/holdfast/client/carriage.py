@@ -19,6 +19,8 @@ from holdfast.model.outcome import Payload
 from holdfast.observe import logger
 
 TRANSFERS_MAX = 4
+_TRIES_UNTOLD = 4
+"""So many breaks are no news; one more is told, once."""
 _LOG = logger("client.blobs")
 
 
@@ -94,7 +96,8 @@ class Carriage:
             try:
                 return await transfer(self._blobs)
             except ChannelClosedError as error:
-                _LOG.debug("a transfer broke: %s", error)
+                tell = _LOG.warning if tries == _TRIES_UNTOLD else _LOG.debug
+                tell("a large payload does not get through, and is tried again: %s", error)
             await self._pause(tries)
             tries += 1
 

@@ -121,6 +121,9 @@ class Routes:
             await _answer(send, 413, {"error": str(error)})
         except StoreFullError as error:
             await _answer(send, 507, {"error": str(error)})
+        except OSError as error:
+            _LOG.error("blob %s cannot be written: %s", digest.hex(), error)
+            await _answer(send, 500, {"error": str(error)})
         else:
             if payload.digest == digest:
                 await _answer(send, 201, {"size_bytes": payload.size_bytes})
@@ -134,14 +137,14 @@ class Routes:
             return
         headers = [(b"content-type", b"application/octet-stream")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        try:
-            if body:
+        if body:
+            try:
                 async for chunk in self._blobs.get(digest):
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        except (BlobMissingError, BlobCorruptError):
-            # The head is sent: only a broken-off body can tell the reader now.
-            _LOG.exception("blob %s cannot be read", digest.hex())
-            raise
+            except (BlobMissingError, BlobCorruptError, OSError) as error:
+                # The head is sent. The body ends in good order all the same: a broken connection
+                # would be dialled anew for ever, and who reads verifies the digest.
+                _LOG.error("blob %s cannot be read: %s", digest.hex(), error)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
