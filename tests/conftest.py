@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import hypothesis
@@ -40,6 +41,14 @@ def eventually() -> Eventually:
             time.sleep(POLL_SECONDS)
 
     return wait
+
+
+@pytest.fixture
+def terminal() -> Iterator[None]:
+    """Have the end of a terminal be heard, also where the tests themselves are not to hear it."""
+    former = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, former)
 
 
 @pytest.fixture(autouse=True)

@@ -38,7 +38,8 @@ def wait_until_it_listens(process: subprocess.Popen[str]) -> str:
     raise AssertionError("it ended before it listened")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.usefixtures("terminal")
 def test_up_serves_and_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
     state = tmp_path / "state"
     with start("up", state, "--port", "0", "--slots", "1") as process:

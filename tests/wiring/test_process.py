@@ -10,6 +10,8 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
+
 from holdfast.wiring.process import boot_id, log_to_stderr, loop_factory, on_signals
 
 IMPATIENT = """
@@ -40,24 +42,42 @@ def test_signals_end_a_process_in_good_order_and_late_ones_do_nothing() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "ended in good order\n", "")
 
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+@pytest.mark.usefixtures("terminal")
 def test_every_signal_is_told() -> None:
     async def scene() -> int:
         told: list[None] = []
         on_signals(lambda: told.append(None))
         try:
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in SIGNALS:
                 seen = len(told)
                 os.kill(os.getpid(), number)
                 async with asyncio.timeout(5):
                     while len(told) == seen:  # noqa: ASYNC110 - the kernel's word
                         await asyncio.sleep(0.001)
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in SIGNALS:
                 asyncio.get_running_loop().remove_signal_handler(number)
         return len(told)
 
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        assert runner.run(scene()) == 2
+        assert runner.run(scene()) == len(SIGNALS)
+
+
+@pytest.mark.usefixtures("terminal")
+def test_who_was_started_to_outlive_its_terminal_does() -> None:
+    async def scene() -> None:
+        on_signals(lambda: pytest.fail("it was told"))
+        os.kill(os.getpid(), signal.SIGHUP)
+        await asyncio.sleep(0.01)
+        for number in SIGNALS[:2]:
+            asyncio.get_running_loop().remove_signal_handler(number)
+
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(scene())
 
 
 def test_the_web_server_keeps_its_lines_to_itself() -> None:

@@ -34,10 +34,11 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 def on_signals(stop: Callable[[], None]) -> None:
-    """Call `stop` at every SIGTERM and at every Ctrl-C."""
+    """Call `stop` at every SIGTERM and Ctrl-C, and when the terminal is closed (but for nohup)."""
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, stop)
 
 
 def log_to_stderr() -> None:
