@@ -8,7 +8,10 @@ import pytest
 
 from holdfast.client.calls import CODE_BYTES_MAX
 from holdfast.coordinator.inbox import Inbox
-from holdfast.model.messages import PutCode
+from holdfast.model.ids import TaskId, Token
+from holdfast.model.limits import ERROR_TEXT_BYTES_MAX
+from holdfast.model.messages import Ended, PutCode
+from holdfast.model.outcome import Failure, OutcomeKind
 from holdfast.wiring.process import loop_factory
 
 
@@ -49,3 +52,13 @@ def test_a_small_function_weighs_as_one_message() -> None:
     for number in range(3_000):
         inbox.post(None, PutCode(number.to_bytes(32, "big"), bytes(600)))
     assert len(inbox.gather()) == 2_000
+
+
+def test_a_failure_weighs_by_its_texts() -> None:
+    inbox = Inbox()
+    text = "x" * ERROR_TEXT_BYTES_MAX
+    failure = Failure(("E",), text, text)
+    for number in range(1_000):
+        task, token = TaskId(number.to_bytes(16, "big")), Token(number.to_bytes(16, "big"))
+        inbox.post(None, Ended(task, token, OutcomeKind.RAISED, None, failure))
+    assert len(inbox.gather()) * 2 * ERROR_TEXT_BYTES_MAX < 16 * 1024 * 1024

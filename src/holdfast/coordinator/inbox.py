@@ -1,6 +1,6 @@
 """What waits for the next turn: messages in the order they came, and parts of turns that failed.
 
-Bounded: a message weighs as many tasks as it holds, and its payloads and functions by the page;
+Bounded: a message weighs as many tasks as it holds, and what these carry by the page;
 whoever posts asks for space before it reads on. Owns also when the next turn is due although
 nothing came.
 """
@@ -13,6 +13,7 @@ from collections import deque
 from holdfast.coordinator.facts import Hello
 from holdfast.coordinator.sessions import Session
 from holdfast.coordinator.turn import Item
+from holdfast.core.wire import size_of
 from holdfast.model.limits import INBOX_MESSAGES_MAX, TURN_MESSAGES_MAX
 from holdfast.model.messages import Ended, PutCode, Submit, View, Watch
 
@@ -141,6 +142,8 @@ def _weight_of(message: object) -> int:
         size = sum(len(spec.payload.data) for spec in message.specs)
         return 1 + len(message.specs) + size // _WEIGHT_BYTES
     if isinstance(message, Ended):
+        if message.failure is not None:
+            return 1 + size_of(message) // _WEIGHT_BYTES
         return 1 if message.result is None else 1 + len(message.result.data) // _WEIGHT_BYTES
     if isinstance(message, PutCode):
         return 1 + len(message.data) // _WEIGHT_BYTES
