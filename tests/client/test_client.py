@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -27,12 +28,22 @@ from holdfast.errors import (
     TaskFailedError,
     UnknownTaskError,
 )
-from holdfast.model.messages import PutCode, Refused, Settled, Submit, Watch
+from holdfast.model.messages import (
+    Accepted,
+    Ask,
+    PutCode,
+    Refused,
+    Settled,
+    SetWanted,
+    Submit,
+    Watch,
+)
 from holdfast.model.outcome import Failure, Reason
 from holdfast.model.task import Spec, State
 from tests.client import work
 from tests.client.scripted import Scripted, client_of
 from tests.client.work import Refusal
+from tests.conftest import Eventually
 
 
 def test_a_result_comes_back(tmp_path: Path) -> None:
@@ -276,6 +287,65 @@ def test_a_task_is_found_again_by_its_id_or_its_beginning(tmp_path: Path) -> Non
             client.future("0000")
         with pytest.raises(UnknownTaskError):
             client.future("0" * 32).result(10)
+
+
+@pytest.mark.parametrize("verb", ["status", "why", "story", "cancel", "future"])
+def test_a_task_of_ours_is_asked_about_once_it_is_accepted(
+    verb: str, tmp_path: Path, eventually: Eventually
+) -> None:
+    scripted = Scripted()
+    scripted.accepting = scripted.settling = False
+    scripted.answers = {"why": {"why": "w"}, "story": ["submitted"]}
+    with client_of(scripted, tmp_path) as client, ThreadPoolExecutor() as pool:
+        future = client.submit(work.double, 5)
+        asked = pool.submit(lambda: getattr(client, verb)(future.id))
+        scripted.wait_for("it is submitted", lambda: scripted.read(Submit))
+        eventually("the question waits", lambda: client._session._book.kept_calls)
+        assert not scripted.read(Ask) + scripted.read(SetWanted) + scripted.read(Watch)
+        scripted.say(Accepted((future._task_id,)))
+        said = asked.result(10)
+        if verb == "future":
+            scripted.settle_open()
+            assert (said.accepted, said.result(10), future.result(10)) == (True, 10, 10)
+        else:
+            assert scripted.read(SetWanted if verb == "cancel" else Ask)
+
+
+def test_a_question_about_a_task_that_is_not_accepted_in_time(tmp_path: Path) -> None:
+    scripted = Scripted()
+    scripted.accepting = False
+    with client_of(scripted, tmp_path, answer_seconds=0.05) as client:
+        future = client.submit(work.double, 5)
+        with pytest.raises(TimeoutError):
+            client.status(future.id)
+        scripted.wait_for("it is submitted", lambda: scripted.read(Submit))
+        scripted.say(Accepted((future._task_id,)))
+
+
+def test_the_id_before_a_key_was_known_leads_to_the_task_too(tmp_path: Path) -> None:
+    scripted = Scripted()
+    scripted.settling = False
+    with client_of(scripted, tmp_path) as client:
+        first = client.submit(work.double, 5, key="k")
+        first.wait_accepted(10)
+        early = client.submit(work.double, 5, key="k").id
+        assert client.status(early)["id"] == first.id
+        assert client.status(early)["id"] == first.id
+        again = client.future(early)
+        again.wait_accepted(10)
+        assert again.id == first.id
+        assert client.cancel(early)["id"] == first.id
+
+
+def test_a_future_of_a_task_that_is_never_accepted_ends_with_the_client(tmp_path: Path) -> None:
+    scripted = Scripted()
+    scripted.accepting = False
+    with client_of(scripted, tmp_path) as client:
+        again = client.future(client.submit(work.double, 5).id)
+        with pytest.raises(ConnectionLostError):
+            client.close(timeout=0.05)
+    with pytest.raises(ConnectionLostError):
+        again.result(10)
 
 
 def test_cancel_of_a_waiting_task(tmp_path: Path) -> None:

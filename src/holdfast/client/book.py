@@ -33,6 +33,8 @@ BATCH_BYTES_MAX = 64 * 1024
 _WATCH_IDS_MAX = 1_000
 _CODES_MAX = 1_000
 """Digests remembered as sent on this channel; a function forgotten is only sent once more."""
+_HOLDERS_MAX = 10_000
+"""Ids that were given up for the one of a key; the oldest are forgotten, and then unknown."""
 
 
 class Book:
@@ -47,6 +49,8 @@ class Book:
         """Being uploaded, or refused for now: not in any queue."""
         self.kept_calls: dict[bytes, list[Callable[[], None]]] = {}
         """What waits for a task to be accepted, such as a wish to cancel it."""
+        self.holders: dict[bytes, TaskId] = {}
+        """Under which id the coordinator has what we submitted with a key that it knew."""
         self._intake = intake
         self._settling = settling
         self._codes: set[bytes] = set()
@@ -140,6 +144,7 @@ class Book:
             futures.append(future)
             if holders and task_id in holders:
                 future._task_id = holders[task_id]
+                self._note_holder(task_id, holders[task_id])
                 self.watch(future)
             else:
                 self.watched[task_id] = future
@@ -149,6 +154,11 @@ class Book:
         if self.kept_calls:
             for task_id in message.tasks:
                 self._call_kept(task_id)
+
+    def _note_holder(self, task_id: TaskId, holder: TaskId) -> None:
+        if len(self.holders) >= _HOLDERS_MAX:
+            del self.holders[next(iter(self.holders))]
+        self.holders[task_id] = holder
 
     def settle(self, ends: list[tuple[TaskId, End]]) -> None:
         """End the futures of these tasks."""

@@ -247,16 +247,13 @@ class Client:
         the future's `result()` raises it. Raises InvalidInputError for what is no id.
         """
         future: Future[Any] = Future(self, self._find(task))
-        future._kept = True
         self._call(lambda: self._session.watch(future))
         return future
 
     def _find(self, task: str) -> TaskId:
         self._check_process()
-        try:
-            return parse_id(task)
-        except ValueError:
-            return parse_id(self.ask("status", task=task)["id"])
+        found = _whole_id(task)
+        return parse_id(self.ask("status", task=task)["id"]) if found is None else found
 
     def as_completed(
         self, futures: Iterable[Future[T]], timeout: float | None = None
@@ -269,13 +266,18 @@ class Client:
     def ask(self, question: str, /, **parameters: Any) -> Any:
         """Ask the coordinator and return its answer, as plain data.
 
-        Raises UnknownTaskError, InvalidInputError, RefusedError (its `code` says why), TimeoutError
-        after `answer_seconds`.
+        A question about a `task` that was submitted here waits until that is accepted. Raises
+        UnknownTaskError, InvalidInputError, RefusedError (its `code` says why), TimeoutError after
+        `answer_seconds`.
         """
         self._check_process()
         check_question(question, parameters)
         answer: Answer = StandardFuture()
-        self._call(lambda: self._session.ask(question, parameters, answer))
+        about = _whole_id(parameters.get("task"))
+        if about is None:
+            self._call(lambda: self._session.ask(question, parameters, answer))
+        else:
+            self._call(lambda: self._session.ask_about(about, question, parameters, answer))
         return self._answered(answer, question)
 
     def status(self, task: str) -> dict[str, Any]:
@@ -325,7 +327,8 @@ class Client:
         task_id = self._find(task)
         answer: Answer = StandardFuture()
         self._call(lambda: self._session.cancel_id(task_id, answer))
-        return {"id": id_text(task_id), **self._answered(answer, "cancel")}
+        said = self._answered(answer, "cancel")
+        return {"id": id_text(self._session.holder(task_id)), **said}
 
     # For futures and executors.
 
@@ -448,3 +451,11 @@ class Client:
                 f"this client belongs to process {self._pid}, and this is a fork of it: connect() "
                 f"anew in the child"
             )
+
+
+def _whole_id(task: object) -> TaskId | None:
+    """Return the id that a text is all of; None where it is the beginning of one, or nothing."""
+    try:
+        return parse_id(task) if isinstance(task, str) else None
+    except ValueError:
+        return None
