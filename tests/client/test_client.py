@@ -433,6 +433,10 @@ def test_questions(tmp_path: Path) -> None:
         assert client.story("1") == [1]
         assert client.why("1") == {"why": "w"}
         assert client.list(states=["queued"]) == [{}]
+        with pytest.raises(TypeError, match="state"):
+            client.list(state="queued")  # type: ignore[call-arg]  # what a person misspells
+        with pytest.raises(InvalidInputError, match=r"\['queued'\]"):
+            client.list(states="queued")
         assert client.drain("w") == {"draining": True}
         with pytest.raises(UnknownTaskError):
             client.status("ff")

@@ -285,12 +285,27 @@ class Client:
         found: dict[str, Any] = self.ask("status", task=task)
         return found
 
-    def list(self, **chosen: Any) -> list[dict[str, Any]]:
-        """Return tasks, newest first: `states`, `function`, `queue`, `tag`, `key` choose.
+    def list(
+        self,
+        *,
+        states: Iterable[str] = (),
+        function: str = "",
+        queue: str = "",
+        tag: str = "",
+        key: str = "",
+        limit: int = 50,
+        before: str = "",
+    ) -> list[dict[str, Any]]:
+        """Return tasks, newest first; `states` and the four texts choose, "" chooses all.
 
-        `limit` bounds how many, `before` (an id) continues a page.
+        `limit` bounds how many, `before` (an id) continues a page. Raises like `ask`.
         """
-        found: list[dict[str, Any]] = self.ask("list", **chosen)
+        if isinstance(states, str):
+            raise InvalidInputError(f"states={states!r} is one text; give a list: [{states!r}]")
+        chosen = {"function": function, "queue": queue, "tag": tag, "key": key}
+        found: list[dict[str, Any]] = self.ask(
+            "list", states=[*states], limit=limit, before=before, **chosen
+        )
         return found
 
     def story(self, task: str) -> Sequence[dict[str, Any]]:
