@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import os
 import signal
@@ -399,6 +400,30 @@ def test_callbacks_and_the_standard_waits(tmp_path: Path) -> None:
         scripted.do(lambda: scripted.end(scripted.sessions[-1], list(scripted.specs.values())[5]))
         done = concurrent.futures.wait(raised, 10, concurrent.futures.FIRST_EXCEPTION).done
         assert done == {raised[0]}
+
+
+@pytest.mark.parametrize(
+    "error", [SystemExit(5), KeyboardInterrupt(), asyncio.CancelledError(), GeneratorExit()]
+)
+def test_a_callback_that_would_end_a_program_ends_nothing(
+    error: BaseException, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    scripted = Scripted()
+    scripted.settling = False
+
+    def leave(_: object) -> None:
+        raise error
+
+    with client_of(scripted, tmp_path) as client:
+        future = client.submit(work.double, 1)
+        future.add_done_callback(leave)
+        future.wait_accepted(10)
+        scripted.settle_open()
+        assert future.result(10) == 2
+        scripted.settling = True
+        assert client.submit(work.double, 2).result(10) == 4
+    assert f"callback of <Future {future.id}" in caplog.text
+    assert type(error).__name__ in caplog.text
 
 
 def test_a_callback_must_not_wait_for_another_task(tmp_path: Path) -> None:

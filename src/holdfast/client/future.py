@@ -191,7 +191,8 @@ class Future(StandardFuture[T]):
         for callback in self._done_callbacks:
             try:
                 callback(self)
-            except Exception:
+            except BaseException:
+                # sys.exit() too: it would end the thread that all futures of this client live by.
                 _LOG.exception("a callback of %r failed", self)
 
     def _tell_kept(self) -> None:
