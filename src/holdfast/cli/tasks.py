@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from holdfast import wiring
 from holdfast.cli.app import Exit
 from holdfast.cli.options import (
     at,
@@ -20,8 +21,9 @@ from holdfast.cli.options import (
     with_client,
 )
 from holdfast.client.calls import call_by_name
+from holdfast.client.future import unreadable
 from holdfast.client.options import DEFAULTS, options_with
-from holdfast.errors import RefusedError, UnknownTaskError
+from holdfast.errors import RefusedError, ResultUnreadableError, UnknownTaskError
 
 if TYPE_CHECKING:
     from holdfast.client.client import Client
@@ -193,17 +195,19 @@ def result(client: Client, task: str, timeout: float | None, as_json: bool) -> N
 
 def _finish(client: Client, future: Future[Any], timeout: float | None, as_json: bool) -> None:
     """Wait for a task and print how it ended."""
+    # The class of a result may live in a module of this folder, as for workers.
+    wiring.import_from_here()
     try:
         value = future.result(timeout)
     except Exception as error:
-        if not future.done() or isinstance(error, UnknownTaskError):
+        if not future.done() or isinstance(error, UnknownTaskError | ResultUnreadableError):
             raise
         told = client.status(future.id)
         if told["state"] not in _FINISHED:
             raise
         if told["state"] == "succeeded":
-            # It went well there; what cannot be read is its result, here.
-            raise click.ClickException(f"the result cannot be loaded here: {error}") from error
+            # It went well there; what cannot be had is its result, here.
+            raise unreadable(future, error) from error
         _show_failure(told, as_json)
     else:
         show_result(value, future.id, as_json=as_json)

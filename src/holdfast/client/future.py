@@ -16,7 +16,7 @@ from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
 
-from holdfast.errors import TaskCancelledError, TaskFailedError
+from holdfast.errors import ResultUnreadableError, TaskCancelledError, TaskFailedError
 from holdfast.model.ids import TaskId, id_text
 from holdfast.model.messages import Settled
 from holdfast.model.outcome import Reason
@@ -122,8 +122,9 @@ class Future(StandardFuture[T]):
         """Return what the task returned, waiting at most `timeout` seconds.
 
         Raises what the task raised; TaskFailedError where it failed otherwise; FutureCancelledError
-        (a CancelledError); TimeoutError; RefusedError and its like where it was not kept;
-        ConnectionLostError where the client was closed first. An interrupt leaves the task running.
+        (a CancelledError); ResultUnreadableError where it succeeded and its result cannot be loaded
+        here; TimeoutError; RefusedError and its like where it was not kept; ConnectionLostError
+        where the client was closed first. An interrupt leaves the task running.
         """
         error = self.exception(timeout)
         if error is not None:
@@ -253,10 +254,22 @@ def decoded(end: End, future: Future[Any], path: str = "") -> tuple[Any, BaseExc
         try:
             return decode_result(end.result, path), None
         except Exception as error:
-            # Unpickling is user code: what it raises is what the caller has to see.
-            error.add_note(f"while the result of task {future.id} was decoded")
-            return None, error
+            return None, unreadable(future, error)
     return None, _failure(end, future)
+
+
+def unreadable(future: Future[Any], error: BaseException) -> ResultUnreadableError:
+    """Return what is raised for a result that cannot be had here.
+
+    Unpickling is user code and raises anything: as itself it would be taken for what the task
+    raised.
+    """
+    told = ResultUnreadableError(
+        f"task {future.id} succeeded, but its result cannot be loaded here: "
+        f"{type(error).__name__}: {error}"
+    )
+    told.__cause__ = error
+    return told
 
 
 def _failure(end: Settled, future: Future[Any]) -> BaseException:
