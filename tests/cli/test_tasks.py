@@ -163,6 +163,13 @@ def test_a_result_may_be_of_a_class_of_this_folder(
     monkeypatch.delitem(sys.modules, "kinds_of_this_folder")
 
 
+def test_a_timeout_that_is_no_number_is_refused_before_anything_starts(cli: CommandLine) -> None:
+    for words in (["result", "01"], ["submit", "m:f", "--wait"]):
+        said = cli(*words, "--timeout", "nan")
+        assert (said.code, cli.where) == (Exit.USAGE, [])
+        assert "--timeout" in said.err
+
+
 def test_a_failure_as_json_is_one_object(cli: CommandLine) -> None:
     future = Future(failing(ValueError("no")))
     said = cli("result", "01", "--json", future=lambda _: future, status=lambda _: TOLD)

@@ -12,6 +12,7 @@ import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -198,6 +199,37 @@ def test_timeouts_leave_the_task_alone(tmp_path: Path) -> None:
         future.wait_accepted(10)
         scripted.settle_open()
         assert future.result(10) == 6
+
+
+@pytest.mark.parametrize("timeout", [float("inf"), pytest.param(10**400, id="huge"), 1e300, 10**10])
+def test_a_timeout_may_be_without_end(timeout: float, tmp_path: Path) -> None:
+    scripted = Scripted()
+    scripted.settling = False
+    with client_of(scripted, tmp_path, connect_seconds=timeout) as client:
+        futures = [client.submit(work.double, n) for n in range(3)]
+        results = client.map(work.double, [3], timeout=timeout)
+        threading.Timer(0.05, scripted.settle_open).start()
+        assert futures[0].result(timeout) == 0
+        assert len(list(client.as_completed(futures, timeout))) == 3
+        assert list(results) == [6]
+        client.close(timeout)
+
+
+@pytest.mark.parametrize("timeout", [float("nan"), "1", "soon", [], 1j])
+def test_a_timeout_is_a_number_of_seconds(timeout: Any, tmp_path: Path) -> None:
+    scripted = Scripted()
+    scripted.settling = False
+    with client_of(scripted, tmp_path) as client:
+        future = client.submit(work.double, 1)
+        for wait in (
+            future.result,
+            future.exception,
+            lambda timeout: client.map(work.double, [1], timeout=timeout),
+            lambda timeout: client.as_completed([future], timeout),
+            client.close,
+        ):
+            with pytest.raises(InvalidInputError, match="timeout="):
+                wait(timeout)
 
 
 def test_waiting_for_acceptance_alone(tmp_path: Path) -> None:

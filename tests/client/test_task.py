@@ -137,6 +137,10 @@ def test_the_decorator_checks_and_orders_its_options() -> None:
         ({"delay": float("nan")}, "delay=nan"),
         ({"delay": 1e12}, "delay="),
         ({"delay": "1"}, "delay="),
+        ({"delay": float("inf")}, "delay=inf"),
+        ({"delay": 10**400}, "delay=1000.*…"),
+        ({"delay": 10**5000}, "delay=a number of too many digits"),
+        ({"priority": -(10**5000)}, "priority=a number"),
         ({"color": 1}, "color: no such option"),
     ],
 )

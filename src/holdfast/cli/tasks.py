@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from math import isnan
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -50,6 +51,22 @@ def _json(kind: type) -> Callable[[click.Context, click.Parameter, str], Any]:
     return read
 
 
+def _no_nan(
+    _context: click.Context, _parameter: click.Parameter, seconds: float | None
+) -> float | None:
+    if seconds is not None and isnan(seconds):
+        raise click.BadParameter("it is not a number")
+    return seconds
+
+
+timeout_option = click.option(
+    "--timeout",
+    type=click.FloatRange(0),
+    callback=_no_nan,
+    help="Seconds to wait at most; inf: without end.",
+)
+
+
 def _not_in_json(word: str) -> None:
     raise ValueError(f"{word} is no JSON")
 
@@ -72,7 +89,7 @@ def _not_in_json(word: str) -> None:
 @click.option("--key", default="", help="A name of yours: a second submission finds the first.")
 @click.option("--delay", default=0.0, help="Seconds before it may start.")
 @click.option("--wait/--no-wait", default=False, help="Wait and print the result.")
-@click.option("--timeout", type=click.FloatRange(0), help="Seconds to wait at most.")
+@timeout_option
 @json_option
 @with_client
 def submit(
@@ -185,7 +202,7 @@ def status(client: Client, task: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("task")
-@click.option("--timeout", type=click.FloatRange(0), help="Seconds to wait at most.")
+@timeout_option
 @json_option
 @with_client
 def result(client: Client, task: str, timeout: float | None, as_json: bool) -> None:

@@ -28,6 +28,7 @@ from holdfast.client.mapping import Arrivals, map_results
 from holdfast.client.options import DEFAULTS, Options, options_with
 from holdfast.client.session import Session, Terms
 from holdfast.client.thread import LoopFactory, LoopThread
+from holdfast.client.timeouts import seconds_of
 from holdfast.errors import (
     ConnectionLostError,
     DefiniteError,
@@ -121,7 +122,7 @@ class Client:
 
     def _await_welcome(self, seconds: float) -> None:
         try:
-            self._opened.result(seconds)
+            self._opened.result(seconds_of(seconds, "connect_seconds"))
         except TimeoutError:
             self._thread.stop(_THREAD_END_SECONDS)
             raise NoCoordinatorError(
@@ -259,7 +260,7 @@ class Client:
         self, futures: Iterable[Future[T]], timeout: float | None = None
     ) -> Iterator[concurrent.futures.Future[T]]:
         """Yield futures as they are done; like `concurrent.futures.as_completed`."""
-        return concurrent.futures.as_completed(futures, timeout)
+        return concurrent.futures.as_completed(futures, seconds_of(timeout))
 
     # Questions.
 
@@ -385,6 +386,7 @@ class Client:
         """
         if os.getpid() != self._pid:
             return
+        seconds = seconds_of(timeout)
         with self._closing:
             if self._closed:
                 return
@@ -394,8 +396,8 @@ class Client:
         lost = 0
         try:
             if not self._thread.is_current:
-                deadline = time.monotonic() + timeout
-                if self._intake.wait_empty(timeout):
+                deadline = time.monotonic() + seconds
+                if self._intake.wait_empty(seconds):
                     self._wait_idle(deadline - time.monotonic())
                 lost = self._intake.submissions
         finally:

@@ -16,6 +16,7 @@ from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
 
+from holdfast.client.timeouts import seconds_of
 from holdfast.errors import ResultUnreadableError, TaskCancelledError, TaskFailedError
 from holdfast.model.ids import TaskId, id_text
 from holdfast.model.messages import Settled
@@ -161,6 +162,7 @@ class Future(StandardFuture[T]):
 
     def _wait(self, timeout: float | None, *, or_kept: bool = False) -> None:
         self._owner.check_may_wait()
+        timeout = seconds_of(timeout)
         with self._condition:
             if not self._condition.wait_for(
                 lambda: self._state in _ENDED or (or_kept and self._kept), timeout

@@ -13,6 +13,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from holdfast.client.future import Future
+from holdfast.client.timeouts import seconds_of
 from holdfast.errors import BlobTooLargeError, InvalidInputError, NotSerializableError
 
 T = TypeVar("T")
@@ -41,7 +42,8 @@ def map_results(
     ahead = BUFFER_TASKS if buffersize is None else buffersize
     if type(ahead) is not int or ahead < 1:
         raise InvalidInputError(f"buffersize={buffersize!r} is not a number of tasks from 1")
-    deadline = None if timeout is None else time.monotonic() + timeout
+    seconds = seconds_of(timeout)
+    deadline = None if seconds is None else time.monotonic() + seconds
     started = _Ahead(start, rows, None if ordered else SimpleQueue())
     try:
         started.fill(ahead)
