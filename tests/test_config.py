@@ -75,8 +75,16 @@ def test_processors_are_those_that_we_may_use() -> None:
         ("--name", {"name": "\ud800"}),
         ("--queues", {"queues": ("a", "\udcff")}),
         ("--tags", {"tags": ("\udcff",)}),
+        ("--queues", {"queues": ("a+b",)}),
+        ("--queues", {"queues": ("",)}),
+        ("--queues", {"queues": ("q" * 513,)}),
+        ("--tags", {"tags": ("a", "~")}),
+        ("--tags", {"tags": ("a\0",)}),
+        ("--name", {"name": "a\nb"}),
+        ("--name", {"name": "\x1b[31m"}),
+        ("--name", {"name": "n" * 513}),
     ],
 )
-def test_a_worker_offers_words_that_can_travel(named: str, settings: dict[str, Any]) -> None:
+def test_a_worker_offers_what_a_task_can_ask_for(named: str, settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=named):
         WorkerSettings(urls=(), state_dir=Path("x"), **settings)

@@ -17,10 +17,10 @@ from holdfast.model.limits import (
     NAME_BYTES_MAX,
     PRIORITY_MAX,
     PRIORITY_MIN,
+    RESERVED_SIGNS,
     TAGS_MAX,
 )
 
-_RESERVED = "+~\x00"
 _CO_VARKEYWORDS = 0x08
 _SHOWN_MAX = 60
 
@@ -102,7 +102,7 @@ def _shown(value: object) -> str:
 def _check_word(option: str, word: object) -> None:
     if not isinstance(word, str) or not 0 < len(word) <= NAME_BYTES_MAX:
         raise InvalidInputError(f"{option}: {word!r} is not a text of 1 to {NAME_BYTES_MAX}")
-    if any(sign in word for sign in _RESERVED):
+    if any(sign in word for sign in RESERVED_SIGNS):
         raise InvalidInputError(f"{option}: {word!r} has one of '+', '~' and NUL in it")
     _check_unicode(option, word)
 
