@@ -126,7 +126,8 @@ class Client:
         except TimeoutError:
             self._thread.stop(_THREAD_END_SECONDS)
             raise NoCoordinatorError(
-                f"no coordinator answered within {seconds:g} s; is one running at that URL?"
+                f"no coordinator answered within {seconds:g} s; is one running at that URL? "
+                f"{self._session.trouble}".rstrip()
             ) from None
         except BaseException:
             self._thread.stop(_THREAD_END_SECONDS)

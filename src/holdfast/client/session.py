@@ -98,6 +98,8 @@ class Session:
         self._leaving = False
         self._downloading: set[TaskId] = set()
         self._facts: ClientWelcome | None = None
+        self.trouble = ""
+        """Why the last dialling failed, for who waits."""
 
     # For the client, by way of the loop.
 
@@ -262,6 +264,7 @@ class Session:
                 try:
                     return await self._dial(dialer)
                 except (ChannelClosedError, TimeoutError) as error:
+                    self.trouble = str(error)
                     _LOG.debug("no session: %s", error)
                 except ProtocolError as error:
                     self._misunderstood(error)
