@@ -581,6 +581,41 @@ def test_ctrl_c_in_result_leaves_the_task(tmp_path: Path) -> None:
         assert future.result(10) == 4
 
 
+def test_ctrl_c_at_the_exit_of_a_script_says_what_is_not_acknowledged(tmp_path: Path) -> None:
+    program = """
+        import os, signal, sys, threading
+        from pathlib import Path
+        from tests.client import work
+        from tests.client.scripted import Scripted, client_of
+
+        scripted = Scripted()
+        scripted.accepting = False
+        made = client_of(scripted, Path(sys.argv[1]))
+        client = made.__enter__()
+        for number in range(3):
+            client.submit(work.double, number)
+        waits = client._intake.wait_empty
+
+        def wait_empty(seconds):
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+            return waits(seconds)
+
+        client._intake.wait_empty = wait_empty
+        print("printed", end="")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.stderr == (
+        "holdfast: interrupted; 3 submissions were not acknowledged, and whether they were kept "
+        "is not known\n"
+    )
+    assert (done.stdout, done.returncode) == ("printed", 130)
+
+
 def test_a_fork_is_told_to_connect_anew(tmp_path: Path) -> None:
     program = f"""
         import os, sys, warnings

@@ -24,6 +24,7 @@ from holdfast.client.exchange import Answer, check_question
 from holdfast.client.executor import TaskExecutor
 from holdfast.client.future import Future
 from holdfast.client.intake import SUBMISSIONS_BYTES_MAX, SUBMISSIONS_MAX, Intake
+from holdfast.client.interrupt import end_interrupted
 from holdfast.client.mapping import Arrivals, map_results
 from holdfast.client.options import DEFAULTS, Options, options_with
 from holdfast.client.session import Session, Terms
@@ -88,6 +89,7 @@ class Client:
         self._answer_seconds = answer_seconds
         self._closing = threading.Lock()
         self._closed = False
+        self._lost = 0
         self._opened: Answer = StandardFuture()
         self._thread = LoopThread(
             self._converse, name=f"holdfast-client {name}".rstrip(), loop_factory=loop_factory
@@ -394,17 +396,17 @@ class Client:
             self._closed = True
         atexit.unregister(self._close_at_exit)
         self._intake.shut(RefusedError("the client is closed; make another", code="closed"))
-        lost = 0
         try:
             if not self._thread.is_current:
                 deadline = time.monotonic() + seconds
                 if self._intake.wait_empty(seconds):
                     self._wait_idle(deadline - time.monotonic())
-                lost = self._intake.submissions
         finally:
+            # Counted before the loop ends, which ends the submissions too.
+            self._lost = lost = self._intake.submissions
             self._thread.call(lambda: self._session.leave())
             self._thread.stop(_THREAD_END_SECONDS)
-        if lost:
+        if lost and not self._thread.is_current:
             raise ConnectionLostError(
                 f"{lost} submissions were not accepted within {timeout:g} s of closing"
             )
@@ -431,6 +433,8 @@ class Client:
             self.close()
         except ConnectionLostError as error:
             _LOG.error("%s", error)
+        except KeyboardInterrupt:
+            end_interrupted(self._lost or self._intake.submissions)
 
     def _wait_idle(self, seconds: float) -> None:
         """Wait until wishes are answered: a cancel that was asked is not forgotten by closing."""
