@@ -110,7 +110,17 @@ class WorkerSettings:
 def place(
     url: str | None, state_dir: str | Path | None, environment: Mapping[str, str] = os.environ
 ) -> Place:
-    """Return where to connect: arguments first, then `HOLDFAST_URL` and `HOLDFAST_STATE_DIR`."""
+    """Return where to connect: arguments first, then `HOLDFAST_URL` and `HOLDFAST_STATE_DIR`.
+
+    What is empty in the environment is not set. Raises ConfigurationError for an argument that is
+    empty, or no text.
+    """
+    # What a user gives has any type, whatever the annotations say.
+    for name, given, kinds in (("url", url, str), ("state_dir", state_dir, (str, os.PathLike))):
+        if given is not None and not isinstance(given, kinds):
+            raise ConfigurationError(f"{name}={given!r} is not a text")
+        if given == "":
+            raise ConfigurationError(f"{name} is empty: leave it out, or say where")
     directory = Path(state_dir or environment.get("HOLDFAST_STATE_DIR") or STATE_DIR)
     if url is None and state_dir is None:
         url = environment.get("HOLDFAST_URL")

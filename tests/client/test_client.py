@@ -382,6 +382,14 @@ def test_a_future_of_a_task_that_is_never_accepted_ends_with_the_client(tmp_path
         again.result(10)
 
 
+@pytest.mark.parametrize("task", [None, 5, b"01"])
+def test_what_is_no_id_is_told(task: Any, tmp_path: Path) -> None:
+    with client_of(Scripted(), tmp_path) as client:
+        for find in (client.future, client.cancel):
+            with pytest.raises(InvalidInputError, match=r"is not the id of a task"):
+                find(task)
+
+
 def test_cancel_of_a_waiting_task(tmp_path: Path) -> None:
     scripted = Scripted()
     scripted.settling = False

@@ -32,6 +32,12 @@ def test_a_directory_that_was_deleted_is_told(
         wiring.connect()
 
 
+@pytest.mark.parametrize("state_dir", ["\0", "a\0b", "\ud800"])
+def test_a_directory_that_cannot_be_is_told(state_dir: str) -> None:
+    with pytest.raises(ConfigurationError, match="state directory"):
+        wiring.connect(state_dir=state_dir)
+
+
 def test_a_store_that_cannot_be_read_is_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "store.db").write_text("by no means a database\n" * 100)
     with pytest.raises(NoCoordinatorError, match="not a database"):

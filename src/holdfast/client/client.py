@@ -256,6 +256,8 @@ class Client:
 
     def _find(self, task: str) -> TaskId:
         self._check_process()
+        if not isinstance(task, str):
+            raise InvalidInputError(f"{task!r} is not the id of a task: give a text, future.id")
         found = _whole_id(task)
         return parse_id(self.ask("status", task=task)["id"]) if found is None else found
 
