@@ -48,7 +48,7 @@ EXIT_TEXT = {
     Exit.UNFINISHED: "the task is not finished within the time given",
     Exit.CANCELLED: "the task was cancelled",
     Exit.UNREADABLE: "the task succeeded, but its result cannot be loaded here",
-    Exit.INTERRUPTED: "Ctrl-C; tasks go on",
+    Exit.INTERRUPTED: "Ctrl-C or SIGTERM; tasks go on (up, coordinator and worker end with 0)",
 }
 
 _COMMANDS = {
