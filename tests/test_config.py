@@ -20,7 +20,7 @@ from holdfast.errors import ConfigurationError
         (None, None, {"HOLDFAST_STATE_DIR": "there"}, ("", "there")),
         ("http://b:2", None, {"HOLDFAST_URL": "http://a:1"}, ("http://b:2", ".holdfast")),
         (None, "here", {"HOLDFAST_URL": "http://a:1"}, ("", "here")),
-        ("", None, {"HOLDFAST_URL": "http://a:1"}, ("", ".holdfast")),
+        (None, None, {"HOLDFAST_URL": "", "HOLDFAST_STATE_DIR": ""}, ("", ".holdfast")),
     ],
 )
 def test_arguments_come_before_the_environment(
@@ -31,6 +31,21 @@ def test_arguments_come_before_the_environment(
 ) -> None:
     found = place(url, state_dir, environment)
     assert (found.url, str(found.state_dir)) == expected
+
+
+@pytest.mark.parametrize(
+    ("named", "url", "state_dir"),
+    [
+        ("url is empty", "", None),
+        ("state_dir is empty", None, ""),
+        ("url=5", 5, None),
+        ("url=b'http", b"http://a:1", None),
+        ("state_dir=5", None, 5),
+    ],
+)
+def test_a_place_that_is_none_is_refused(named: str, url: Any, state_dir: Any) -> None:
+    with pytest.raises(ConfigurationError, match=named):
+        place(url, state_dir, {"HOLDFAST_URL": "http://a:1"})
 
 
 @pytest.mark.parametrize(
@@ -75,8 +90,16 @@ def test_processors_are_those_that_we_may_use() -> None:
         ("--name", {"name": "\ud800"}),
         ("--queues", {"queues": ("a", "\udcff")}),
         ("--tags", {"tags": ("\udcff",)}),
+        ("--queues", {"queues": ("a+b",)}),
+        ("--queues", {"queues": ("",)}),
+        ("--queues", {"queues": ("q" * 513,)}),
+        ("--tags", {"tags": ("a", "~")}),
+        ("--tags", {"tags": ("a\0",)}),
+        ("--name", {"name": "a\nb"}),
+        ("--name", {"name": "\x1b[31m"}),
+        ("--name", {"name": "n" * 513}),
     ],
 )
-def test_a_worker_offers_words_that_can_travel(named: str, settings: dict[str, Any]) -> None:
+def test_a_worker_offers_what_a_task_can_ask_for(named: str, settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=named):
         WorkerSettings(urls=(), state_dir=Path("x"), **settings)

@@ -15,6 +15,8 @@ from holdfast.model.limits import (
     EMBEDDED_LINGER_SECONDS,
     HEARTBEAT_SECONDS,
     LEASE_SECONDS,
+    NAME_BYTES_MAX,
+    RESERVED_SIGNS,
     SLOTS_MAX,
 )
 
@@ -23,6 +25,7 @@ PORT = 7700
 _CONCURRENT_SLOTS = 64
 _LEASE_SECONDS_MIN = 0.5
 _LEASE_SECONDS_MAX = 24 * 3600.0
+NO_PORT = -1
 _PORT_MAX = 65_535
 _WORKERS_MAX = 1_000
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -38,12 +41,12 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoordinatorSettings:
-    """How one coordinator runs. `port` -1: on the unix socket of its state directory alone;
+    """How one coordinator runs. `port` `NO_PORT`: on the unix socket of its state directory alone;
     0: on a free port too."""
 
     state_dir: Path
     host: str = "127.0.0.1"
-    port: int = -1
+    port: int = NO_PORT
     durability: str = "full"
     lease_seconds: float = LEASE_SECONDS
     heartbeat_seconds: float = HEARTBEAT_SECONDS
@@ -62,8 +65,8 @@ class CoordinatorSettings:
             )
         if self.durability not in ("full", "normal"):
             raise ConfigurationError(f"--durability {self.durability!r}: full or normal")
-        if not -1 <= self.port <= _PORT_MAX:
-            raise ConfigurationError(f"--port {self.port}: 0 (a free one) to {_PORT_MAX}")
+        if self.port != NO_PORT:
+            checked_port(self.port)
         if not 0 <= self.workers <= _WORKERS_MAX:
             raise ConfigurationError(f"--workers {self.workers}: 0 to {_WORKERS_MAX}")
         _check_slots(self.slots)
@@ -94,23 +97,41 @@ class WorkerSettings:
 
     def __post_init__(self) -> None:
         _check_slots(self.slots)
-        for option, words in (
-            ("--name", (self.name,)),
-            ("--queues", self.queues),
-            ("--tags", self.tags),
-        ):
+        if not self.name.isprintable() or len(self.name) > NAME_BYTES_MAX:
+            raise ConfigurationError(
+                f"--name {self.name[:40]!r} is not a text of at most {NAME_BYTES_MAX} characters "
+                "without control characters"
+            )
+        for option, words in (("--queues", self.queues), ("--tags", self.tags)):
             for word in words:
-                _check_unicode(option, word)
+                _check_word(option, word)
 
 
 def place(
     url: str | None, state_dir: str | Path | None, environment: Mapping[str, str] = os.environ
 ) -> Place:
-    """Return where to connect: arguments first, then `HOLDFAST_URL` and `HOLDFAST_STATE_DIR`."""
+    """Return where to connect: arguments first, then `HOLDFAST_URL` and `HOLDFAST_STATE_DIR`.
+
+    What is empty in the environment is not set. Raises ConfigurationError for an argument that is
+    empty, or no text.
+    """
+    # What a user gives has any type, whatever the annotations say.
+    for name, given, kinds in (("url", url, str), ("state_dir", state_dir, (str, os.PathLike))):
+        if given is not None and not isinstance(given, kinds):
+            raise ConfigurationError(f"{name}={given!r} is not a text")
+        if given == "":
+            raise ConfigurationError(f"{name} is empty: leave it out, or say where")
     directory = Path(state_dir or environment.get("HOLDFAST_STATE_DIR") or STATE_DIR)
     if url is None and state_dir is None:
         url = environment.get("HOLDFAST_URL")
     return Place(url=url or "", state_dir=directory)
+
+
+def checked_port(port: int) -> int:
+    """Return a port to listen on. Raises ConfigurationError."""
+    if not 0 <= port <= _PORT_MAX:
+        raise ConfigurationError(f"--port {port}: 0 (a free one) to {_PORT_MAX}")
+    return port
 
 
 def _check_slots(slots: int) -> None:
@@ -118,7 +139,14 @@ def _check_slots(slots: int) -> None:
         raise ConfigurationError(f"--slots {slots}: 0 (one for each processor) to {SLOTS_MAX}")
 
 
-def _check_unicode(option: str, word: str) -> None:
+def _check_word(option: str, word: str) -> None:
+    """Refuse what no task can name: an offer of it would wait for ever."""
+    if not 0 < len(word) <= NAME_BYTES_MAX:
+        raise ConfigurationError(f"{option} {word[:40]!r} is not a text of 1 to {NAME_BYTES_MAX}")
+    if any(sign in word for sign in RESERVED_SIGNS):
+        raise ConfigurationError(
+            f"{option} {word!r} has one of '+', '~' and NUL in it, and no task can ask for that"
+        )
     try:
         word.encode()
     except UnicodeEncodeError:

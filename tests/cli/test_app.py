@@ -29,6 +29,7 @@ HOLDFAST = [sys.executable, "-m", "holdfast"]
         (errors.KeyConflictError("x"), Exit.REFUSED),
         (errors.TaskCancelledError("x"), Exit.CANCELLED),
         (errors.TaskFailedError("x"), Exit.FAILED),
+        (errors.ResultUnreadableError("x"), Exit.UNREADABLE),
     ],
 )
 def test_an_error_is_one_line_and_its_exit_code(

@@ -95,6 +95,25 @@ def test_a_host_beyond_loopback_is_refused(command: str, cli: CommandLine, ran: 
     assert ran.settings is None
 
 
+@pytest.mark.parametrize("command", ["up", "coordinator"])
+@pytest.mark.parametrize("port", [-1, -2, 99_999])
+def test_a_port_that_cannot_be_is_refused(
+    command: str, port: int, cli: CommandLine, ran: Ran
+) -> None:
+    said = cli(command, "--port", str(port))
+    assert (said.code, ran.settings) == (Exit.USAGE, None)
+    assert said.err == f"holdfast: --port {port}: 0 (a free one) to 65535\n"
+
+
+@pytest.mark.parametrize("words", [("--queues", ","), ("--tags", " , "), ("--queues", "a+b")])
+def test_words_that_no_task_can_name_are_refused(
+    words: tuple[str, str], cli: CommandLine, ran: Ran
+) -> None:
+    said = cli("worker", *words)
+    assert (said.code, ran.settings) == (Exit.USAGE, None)
+    assert f"{words[0]} {words[1]!r}" in said.err
+
+
 def test_a_worker_with_all_its_words(cli: CommandLine, ran: Ran) -> None:
     words = ["--url", "unix:/a", "--url", "unix:/b", "--name", "n", "--mode", "pull"]
     words += ["--slots", "4", "--queues", " b,a,,a", "--tags", "gpu", "--home", "/h"]

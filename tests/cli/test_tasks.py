@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -130,8 +133,11 @@ def test_submit_can_wait_and_ends_like_result(cli: CommandLine) -> None:
         (
             ImportError("no module here"),
             TOLD | {"state": "succeeded"},
-            Exit.FAILED,
-            "Error: the result cannot be loaded here: no module here",
+            Exit.UNREADABLE,
+            (
+                "holdfast: task 01-x succeeded, but its result cannot be loaded here: "
+                "ImportError: no module here"
+            ),
         ),
     ],
 )
@@ -144,6 +150,24 @@ def test_how_a_task_ended_is_the_exit_code(
     assert said.out == ""
     assert said.err.splitlines()[-1] == last_line
     assert not said.err.startswith("\n")
+
+
+def test_a_result_may_be_of_a_class_of_this_folder(
+    cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kinds_of_this_folder.py").write_text("class Kind:\n    __repr__ = lambda s: 'K'\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each])
+    future = Future(lambda: importlib.import_module("kinds_of_this_folder").Kind())
+    assert cli("result", "01", future=lambda _: future).out == "K\n"
+    monkeypatch.delitem(sys.modules, "kinds_of_this_folder")
+
+
+def test_a_timeout_that_is_no_number_is_refused_before_anything_starts(cli: CommandLine) -> None:
+    for words in (["result", "01"], ["submit", "m:f", "--wait"]):
+        said = cli(*words, "--timeout", "nan")
+        assert (said.code, cli.where) == (Exit.USAGE, [])
+        assert "--timeout" in said.err
 
 
 def test_a_failure_as_json_is_one_object(cli: CommandLine) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
+import sys
 from pathlib import Path
 
 import pytest
 
 from holdfast.client.carriage import Carriage
-from holdfast.errors import BlobCorruptError, ChannelClosedError
+from holdfast.errors import BlobCorruptError, ChannelClosedError, ResultUnreadableError
 from holdfast.model.messages import Settled
 from holdfast.model.outcome import Encoding, Payload, Reason
 from holdfast.model.task import Spec, State
@@ -58,14 +60,41 @@ def test_a_download_that_breaks_here_ends_the_future(tmp_path: Path, broken: Exc
     scripted = Scripted()
     scripted.run = settled
     with client_of(scripted, tmp_path, blobs=Blobs(broken)) as client:
-        assert client.submit(work.double, 1).exception(10) is broken
+        error = client.submit(work.double, 1).exception(10)
+        if isinstance(broken, BlobCorruptError):
+            assert error is broken
+        else:
+            assert isinstance(error, ResultUnreadableError)
+            assert error.__cause__ is broken
 
 
 def test_a_download_without_a_folder_ends_the_future(tmp_path: Path) -> None:
     scripted = Scripted()
     scripted.run = settled
     with client_of(scripted, tmp_path / "gone", blobs=Blobs()) as client:
-        assert isinstance(client.submit(work.double, 1).exception(10), FileNotFoundError)
+        error = client.submit(work.double, 1).exception(10)
+        assert isinstance(error, ResultUnreadableError)
+        assert isinstance(error.__cause__, FileNotFoundError)
+
+
+class Leaves:
+    """Ends the program that unpickles it."""
+
+    def __reduce__(self) -> tuple[object, tuple[int]]:
+        return sys.exit, (3,)
+
+
+def test_a_large_result_that_would_end_the_program_ends_the_future(tmp_path: Path) -> None:
+    scripted = Scripted()
+    large = Payload(Encoding.PICKLE, digest=b"d" * 32, size_bytes=100_000)
+    scripted.run = lambda spec: Settled(spec.id, State.SUCCEEDED, Reason.NONE, large, None)
+    blobs = Blobs(data=pickle.dumps(Leaves()))
+    with client_of(scripted, tmp_path, blobs=blobs) as client:
+        error = client.submit(work.double, 1).exception(10)
+        assert isinstance(error, ResultUnreadableError)
+        assert isinstance(error.__cause__, SystemExit)
+        scripted.run = scripted.run_here
+        assert client.submit(work.double, 1).result(10) == 2
 
 
 def test_a_break_of_the_channel_is_tried_again(tmp_path: Path) -> None:

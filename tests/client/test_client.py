@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import os
 import signal
@@ -9,7 +10,9 @@ import subprocess
 import sys
 import textwrap
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,16 +26,27 @@ from holdfast.errors import (
     NotSerializableError,
     ProtocolError,
     RefusedError,
+    ResultUnreadableError,
     TaskCancelledError,
     TaskFailedError,
     UnknownTaskError,
 )
-from holdfast.model.messages import PutCode, Refused, Settled, Submit, Watch
+from holdfast.model.messages import (
+    Accepted,
+    Ask,
+    PutCode,
+    Refused,
+    Settled,
+    SetWanted,
+    Submit,
+    Watch,
+)
 from holdfast.model.outcome import Failure, Reason
 from holdfast.model.task import Spec, State
 from tests.client import work
 from tests.client.scripted import Scripted, client_of
 from tests.client.work import Refusal
+from tests.conftest import Eventually
 
 
 def test_a_result_comes_back(tmp_path: Path) -> None:
@@ -156,9 +170,9 @@ def test_a_result_that_does_not_unpickle_is_an_error_of_its_own(tmp_path: Path) 
     scripted.run = lambda spec: Settled(spec.id, State.SUCCEEDED, Reason.NONE, spec.payload, None)
     with client_of(scripted, tmp_path) as client:
         future = client.submit(work.swallow, a=Unreadable())
-        with pytest.raises(ZeroDivisionError) as caught:
+        with pytest.raises(ResultUnreadableError, match=f"{future.id} succeeded") as caught:
             future.result(10)
-        assert future.id in caught.value.__notes__[0]
+        assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
 class Unreadable:
@@ -226,6 +240,37 @@ def test_timeouts_leave_the_task_alone(tmp_path: Path) -> None:
         future.wait_accepted(10)
         scripted.settle_open()
         assert future.result(10) == 6
+
+
+@pytest.mark.parametrize("timeout", [float("inf"), pytest.param(10**400, id="huge"), 1e300, 10**10])
+def test_a_timeout_may_be_without_end(timeout: float, tmp_path: Path) -> None:
+    scripted = Scripted()
+    scripted.settling = False
+    with client_of(scripted, tmp_path, connect_seconds=timeout) as client:
+        futures = [client.submit(work.double, n) for n in range(3)]
+        results = client.map(work.double, [3], timeout=timeout)
+        threading.Timer(0.05, scripted.settle_open).start()
+        assert futures[0].result(timeout) == 0
+        assert len(list(client.as_completed(futures, timeout))) == 3
+        assert list(results) == [6]
+        client.close(timeout)
+
+
+@pytest.mark.parametrize("timeout", [float("nan"), "1", "soon", [], 1j])
+def test_a_timeout_is_a_number_of_seconds(timeout: Any, tmp_path: Path) -> None:
+    scripted = Scripted()
+    scripted.settling = False
+    with client_of(scripted, tmp_path) as client:
+        future = client.submit(work.double, 1)
+        for wait in (
+            future.result,
+            future.exception,
+            lambda timeout: client.map(work.double, [1], timeout=timeout),
+            lambda timeout: client.as_completed([future], timeout),
+            client.close,
+        ):
+            with pytest.raises(InvalidInputError, match="timeout="):
+                wait(timeout)
 
 
 def test_waiting_for_acceptance_alone(tmp_path: Path) -> None:
@@ -319,6 +364,73 @@ def test_a_task_is_found_again_by_its_id_or_its_beginning(tmp_path: Path) -> Non
             client.future("0" * 32).result(10)
 
 
+@pytest.mark.parametrize("verb", ["status", "why", "story", "cancel", "future"])
+def test_a_task_of_ours_is_asked_about_once_it_is_accepted(
+    verb: str, tmp_path: Path, eventually: Eventually
+) -> None:
+    scripted = Scripted()
+    scripted.accepting = scripted.settling = False
+    scripted.answers = {"why": {"why": "w"}, "story": ["submitted"]}
+    with client_of(scripted, tmp_path) as client, ThreadPoolExecutor() as pool:
+        future = client.submit(work.double, 5)
+        asked = pool.submit(lambda: getattr(client, verb)(future.id))
+        scripted.wait_for("it is submitted", lambda: scripted.read(Submit))
+        eventually("the question waits", lambda: client._session._book.kept_calls)
+        assert not scripted.read(Ask) + scripted.read(SetWanted) + scripted.read(Watch)
+        scripted.say(Accepted((future._task_id,)))
+        said = asked.result(10)
+        if verb == "future":
+            scripted.settle_open()
+            assert (said.accepted, said.result(10), future.result(10)) == (True, 10, 10)
+        else:
+            assert scripted.read(SetWanted if verb == "cancel" else Ask)
+
+
+def test_a_question_about_a_task_that_is_not_accepted_in_time(tmp_path: Path) -> None:
+    scripted = Scripted()
+    scripted.accepting = False
+    with client_of(scripted, tmp_path, answer_seconds=0.05) as client:
+        future = client.submit(work.double, 5)
+        with pytest.raises(TimeoutError):
+            client.status(future.id)
+        scripted.wait_for("it is submitted", lambda: scripted.read(Submit))
+        scripted.say(Accepted((future._task_id,)))
+
+
+def test_the_id_before_a_key_was_known_leads_to_the_task_too(tmp_path: Path) -> None:
+    scripted = Scripted()
+    scripted.settling = False
+    with client_of(scripted, tmp_path) as client:
+        first = client.submit(work.double, 5, key="k")
+        first.wait_accepted(10)
+        early = client.submit(work.double, 5, key="k").id
+        assert client.status(early)["id"] == first.id
+        assert client.status(early)["id"] == first.id
+        again = client.future(early)
+        again.wait_accepted(10)
+        assert again.id == first.id
+        assert client.cancel(early)["id"] == first.id
+
+
+def test_a_future_of_a_task_that_is_never_accepted_ends_with_the_client(tmp_path: Path) -> None:
+    scripted = Scripted()
+    scripted.accepting = False
+    with client_of(scripted, tmp_path) as client:
+        again = client.future(client.submit(work.double, 5).id)
+        with pytest.raises(ConnectionLostError):
+            client.close(timeout=0.05)
+    with pytest.raises(ConnectionLostError):
+        again.result(10)
+
+
+@pytest.mark.parametrize("task", [None, 5, b"01"])
+def test_what_is_no_id_is_told(task: Any, tmp_path: Path) -> None:
+    with client_of(Scripted(), tmp_path) as client:
+        for find in (client.future, client.cancel):
+            with pytest.raises(InvalidInputError, match=r"is not the id of a task"):
+                find(task)
+
+
 def test_cancel_of_a_waiting_task(tmp_path: Path) -> None:
     scripted = Scripted()
     scripted.settling = False
@@ -372,6 +484,30 @@ def test_callbacks_and_the_standard_waits(tmp_path: Path) -> None:
         assert done == {raised[0]}
 
 
+@pytest.mark.parametrize(
+    "error", [SystemExit(5), KeyboardInterrupt(), asyncio.CancelledError(), GeneratorExit()]
+)
+def test_a_callback_that_would_end_a_program_ends_nothing(
+    error: BaseException, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    scripted = Scripted()
+    scripted.settling = False
+
+    def leave(_: object) -> None:
+        raise error
+
+    with client_of(scripted, tmp_path) as client:
+        future = client.submit(work.double, 1)
+        future.add_done_callback(leave)
+        future.wait_accepted(10)
+        scripted.settle_open()
+        assert future.result(10) == 2
+        scripted.settling = True
+        assert client.submit(work.double, 2).result(10) == 4
+    assert f"callback of <Future {future.id}" in caplog.text
+    assert type(error).__name__ in caplog.text
+
+
 def test_a_callback_must_not_wait_for_another_task(tmp_path: Path) -> None:
     scripted = Scripted()
     scripted.settling = False
@@ -404,6 +540,10 @@ def test_questions(tmp_path: Path) -> None:
         assert client.story("1") == [1]
         assert client.why("1") == {"why": "w"}
         assert client.list(states=["queued"]) == [{}]
+        with pytest.raises(TypeError, match="state"):
+            client.list(state="queued")  # type: ignore[call-arg]  # what a person misspells
+        with pytest.raises(InvalidInputError, match=r"\['queued'\]"):
+            client.list(states="queued")
         assert client.drain("w") == {"draining": True}
         with pytest.raises(UnknownTaskError):
             client.status("ff")
@@ -488,6 +628,41 @@ def test_ctrl_c_in_result_leaves_the_task(tmp_path: Path) -> None:
         assert not future.done()
         scripted.settle_open()
         assert future.result(10) == 4
+
+
+def test_ctrl_c_at_the_exit_of_a_script_says_what_is_not_acknowledged(tmp_path: Path) -> None:
+    program = """
+        import os, signal, sys, threading
+        from pathlib import Path
+        from tests.client import work
+        from tests.client.scripted import Scripted, client_of
+
+        scripted = Scripted()
+        scripted.accepting = False
+        made = client_of(scripted, Path(sys.argv[1]))
+        client = made.__enter__()
+        for number in range(3):
+            client.submit(work.double, number)
+        waits = client._intake.wait_empty
+
+        def wait_empty(seconds):
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+            return waits(seconds)
+
+        client._intake.wait_empty = wait_empty
+        print("printed", end="")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.stderr == (
+        "holdfast: interrupted; 3 submissions were not acknowledged, and whether they were kept "
+        "is not known\n"
+    )
+    assert (done.stdout, done.returncode) == ("printed", 130)
 
 
 def test_a_fork_is_told_to_connect_anew(tmp_path: Path) -> None:

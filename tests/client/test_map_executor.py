@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import itertools
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from holdfast.client.client import Client
 from holdfast.client.options import Options
-from holdfast.errors import InvalidInputError
+from holdfast.errors import InvalidInputError, NotSerializableError
 from holdfast.model.messages import PutCode, SetWanted
 from holdfast.model.task import State
 from tests.client import work
@@ -102,6 +103,35 @@ def test_an_early_close_cancels_what_waits_and_nothing_that_runs(
 def test_an_exception_ends_a_map(client: Client, ordered: bool) -> None:
     with pytest.raises(Refusal, match="a"):
         list(client.map(work.fail, ["a", "a"], ordered=ordered))
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_rows_that_break_while_the_first_tasks_start_cancel_those(
+    client: Client, scripted: Scripted, ordered: bool
+) -> None:
+    scripted.settling = False
+
+    def numbers() -> Iterator[int]:
+        yield from range(5)
+        raise Refusal("no more")
+
+    with pytest.raises(Refusal, match="no more"):
+        client.map(work.double, numbers(), ordered=ordered)
+    scripted.wait_for("they are cancelled", lambda: len(scripted.read(SetWanted)) == 5)
+
+
+def test_an_item_of_a_map_that_does_not_serialise_is_numbered(
+    client: Client, scripted: Scripted
+) -> None:
+    items = [1, 2, threading.Lock(), 4]
+    with pytest.raises(NotSerializableError, match=r"^item 2 of the map: .*argument 0: .*lock"):
+        client.map(work.swallow_one, items)
+    results = client.map(work.swallow_one, items, buffersize=1)
+    assert next(results) == 1
+    with pytest.raises(NotSerializableError, match=r"^item 2 of the map"):
+        next(results)
+    with client.executor() as pool, pytest.raises(NotSerializableError, match="item 2 of"):
+        pool.map(work.swallow_one, items)
 
 
 @pytest.mark.parametrize("buffersize", [0, -1, 1.5, True])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 import cloudpickle
@@ -17,6 +19,7 @@ from holdfast.client.calls import call_of, options_of
 from holdfast.client.options import DEFAULTS, Options, options_with, split_options
 from holdfast.client.task import TaskFunction, task
 from holdfast.errors import InvalidInputError, NotSerializableError
+from holdfast.payloads import decode_function
 from tests.client import work
 
 
@@ -37,6 +40,32 @@ def test_a_task_in_a_class_binds() -> None:
 
     box = Box()
     assert box.me() is box
+
+
+def _there(function: Callable[..., Any]) -> Any:
+    """Return the function as a worker has it."""
+    call = call_of(function, DEFAULTS)
+    assert call.code, "a bound method goes by value"
+    return decode_function(call.code)
+
+
+def test_a_method_is_submitted_with_its_instance() -> None:
+    scale = work.Scale(5)
+    assert _there(scale.times)(2) == 10
+    assert _there(scale.times.options(key="k"))(2) == 10
+    assert scale.times.options(key="k")(2) == 10
+    assert options_of(scale.times, {"key": "k"})[0] == Options(queue="bulk", key="k")
+    assert call_of(scale.times_later, DEFAULTS).concurrent
+    assert asyncio.run(_there(scale.times_later)(2)) == 10
+    assert call_of(work.Scale.times, DEFAULTS).function == f"{work.__name__}:Scale.times"
+    assert call_of(scale.plain, DEFAULTS).code == b""
+
+
+def test_a_class_method_is_submitted_with_its_class() -> None:
+    # Interpreters differ in who binds it: the task, or `classmethod`.
+    for bound in (work.Scale.usual, MethodType(work.Scale.__dict__["usual"].__func__, work.Scale)):
+        assert _there(bound)(2) == 6
+        assert options_of(bound, {"priority": 1})[0].priority == 1
 
 
 def test_what_cannot_be_called_is_no_task() -> None:
@@ -108,6 +137,10 @@ def test_the_decorator_checks_and_orders_its_options() -> None:
         ({"delay": float("nan")}, "delay=nan"),
         ({"delay": 1e12}, "delay="),
         ({"delay": "1"}, "delay="),
+        ({"delay": float("inf")}, "delay=inf"),
+        ({"delay": 10**400}, "delay=1000.*…"),
+        ({"delay": 10**5000}, "delay=a number of too many digits"),
+        ({"priority": -(10**5000)}, "priority=a number"),
         ({"color": 1}, "color: no such option"),
     ],
 )

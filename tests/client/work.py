@@ -43,5 +43,36 @@ def zeros(count: int) -> bytes:
     return bytes(count)
 
 
+def swallow_one(anything: Any) -> Any:
+    return anything
+
+
 def swallow(**anything: Any) -> dict[str, Any]:
     return anything
+
+
+class Scale:
+    """Has tasks for methods."""
+
+    factor = 3
+
+    def __init__(self, factor: int) -> None:
+        self.factor = factor
+
+    @task(queue="bulk")
+    def times(self, number: int) -> int:
+        return self.factor * number
+
+    @task
+    async def times_later(self, number: int) -> int:
+        return self.factor * number
+
+    @classmethod
+    @task
+    def usual(cls, number: int) -> int:
+        return cls.factor * number
+
+    @staticmethod
+    @task
+    def plain(number: int) -> int:
+        return number

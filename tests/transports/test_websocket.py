@@ -287,6 +287,17 @@ def test_nobody_there(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_a_server_without_tls_is_told_apart(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving("tcp", tmp_path) as address:
+            dialer = WebSocketDialer(Address(address.host, address.port, tls=True))
+            with pytest.raises(ChannelClosedError, match=r"no TLS there: .*http://"):
+                await dialer.dial()
+            assert dialer.trouble.startswith("no TLS there")
+
+    asyncio.run(main())
+
+
 def test_a_server_that_does_not_answer_is_given_up(tmp_path: Path) -> None:
     listening, address = bound("tcp", tmp_path)
 

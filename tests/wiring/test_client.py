@@ -17,7 +17,8 @@ from tests.conftest import Eventually
 
 
 def test_the_address_where_nobody_answers_is_named() -> None:
-    with pytest.raises(NoCoordinatorError, match=r"http://127\.0\.0\.1:9: no coordinator"):
+    named = r"http://127\.0\.0\.1:9: no coordinator .*Connect(ion refused| call failed)"
+    with pytest.raises(NoCoordinatorError, match=named):
         wiring.connect("http://127.0.0.1:9", connect_seconds=0.1)
 
 
@@ -29,6 +30,12 @@ def test_a_directory_that_was_deleted_is_told(
     os.rmdir(tmp_path / "gone")
     with pytest.raises(ConfigurationError, match="was deleted"):
         wiring.connect()
+
+
+@pytest.mark.parametrize("state_dir", ["\0", "a\0b", "\ud800"])
+def test_a_directory_that_cannot_be_is_told(state_dir: str) -> None:
+    with pytest.raises(ConfigurationError, match="state directory"):
+        wiring.connect(state_dir=state_dir)
 
 
 def test_a_store_that_cannot_be_read_is_told_at_once(tmp_path: Path) -> None:

@@ -9,9 +9,11 @@ from typing import Any, cast
 
 import pytest
 
-from holdfast.config import WorkerSettings
 from holdfast.core.peer import PeerState
+from holdfast.errors import ChannelClosedError
+from holdfast.transports.address import parse_address
 from holdfast.transports.endpoint import socket_path
+from holdfast.transports.websocket import WebSocketDialer
 from holdfast.wiring import worker
 
 
@@ -71,8 +73,11 @@ def test_it_leaves_a_folder_that_was_deleted(
 def test_it_says_once_that_it_waits(caplog: pytest.LogCaptureFixture) -> None:
     async def scene() -> None:
         agent = Agent()
-        settings = WorkerSettings(urls=("http://127.0.0.1:1",), state_dir=Path("x"))
-        saying = asyncio.ensure_future(worker._say_that_we_wait(cast("Any", agent), settings))
+        dialer = WebSocketDialer(parse_address("http://127.0.0.1:1"))
+        with pytest.raises(ChannelClosedError):
+            await dialer.dial()
+        dialers = {"http://127.0.0.1:1": dialer}
+        saying = asyncio.ensure_future(worker._say_that_we_wait(cast("Any", agent), dialers))
         await asyncio.sleep(0.1)
         agent.session = PeerState.WELCOMED
         async with asyncio.timeout(5):
@@ -81,10 +86,9 @@ def test_it_says_once_that_it_waits(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="holdfast.worker"):
         asyncio.run(scene())
     told = [record.getMessage() for record in caplog.records]
-    assert told == [
-        "no coordinator answers at http://127.0.0.1:1 yet; waiting for it",
-        "works for http://127.0.0.1:1",
-    ]
+    assert told[0].startswith("no coordinator answers at http://127.0.0.1:1 yet; waiting for it (")
+    assert "127.0.0.1" in told[0].partition("(")[2]
+    assert told[1:] == ["works for http://127.0.0.1:1"]
 
 
 def test_the_coordinator_of_this_folder_is_waited_for(

@@ -16,6 +16,7 @@ from holdfast.errors import (
     IndefiniteError,
     InvalidInputError,
     NoCoordinatorError,
+    ResultUnreadableError,
     TaskCancelledError,
     TaskError,
     UnknownTaskError,
@@ -33,6 +34,7 @@ class Exit(IntEnum):
     REFUSED = 5
     UNFINISHED = 6
     CANCELLED = 7
+    UNREADABLE = 8
     INTERRUPTED = 130
 
 
@@ -45,7 +47,8 @@ EXIT_TEXT = {
     Exit.REFUSED: "the coordinator refused; the text says why",
     Exit.UNFINISHED: "the task is not finished within the time given",
     Exit.CANCELLED: "the task was cancelled",
-    Exit.INTERRUPTED: "Ctrl-C; tasks go on",
+    Exit.UNREADABLE: "the task succeeded, but its result cannot be loaded here",
+    Exit.INTERRUPTED: "Ctrl-C or SIGTERM; tasks go on (up, coordinator and worker end with 0)",
 }
 
 _COMMANDS = {
@@ -185,4 +188,6 @@ def exit_code(error: HoldfastError) -> Exit:
         return Exit.USAGE
     if isinstance(error, TaskCancelledError):
         return Exit.CANCELLED
+    if isinstance(error, ResultUnreadableError):
+        return Exit.UNREADABLE
     return Exit.FAILED if isinstance(error, TaskError) else Exit.REFUSED

@@ -12,6 +12,7 @@ import click
 from holdfast import config, wiring
 from holdfast.cli.options import show_json, state_option
 from holdfast.client.embedded import module_path
+from holdfast.errors import ConfigurationError
 from holdfast.model.limits import LEASE_SECONDS
 
 ready_option = click.option(
@@ -53,7 +54,7 @@ def coordinator(
     settings = config.CoordinatorSettings(
         state_dir=config.place(None, state_dir).state_dir,
         host=host,
-        port=port,
+        port=config.checked_port(port),
         durability=durability,
         lease_seconds=lease_seconds,
     )
@@ -74,7 +75,7 @@ def up(
     settings = config.CoordinatorSettings(
         state_dir=config.place(None, state_dir).state_dir,
         host=host,
-        port=port,
+        port=config.checked_port(port),
         workers=workers,
         slots=slots,
         path=tuple(module_path()),
@@ -129,8 +130,8 @@ def worker(
         name=name,
         slots=slots,
         pull=mode == "pull",
-        queues=_words(queues),
-        tags=_words(tags),
+        queues=_words("--queues", queues),
+        tags=_words("--tags", tags),
         path=paths,
     )
     if as_json:
@@ -140,5 +141,9 @@ def worker(
     wiring.run(wiring.work(settings))
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(sorted({word.strip() for word in text.split(",") if word.strip()}))
+def _words(option: str, text: str) -> tuple[str, ...]:
+    words = sorted({word.strip() for word in text.split(",") if word.strip()})
+    if text and not words:
+        # Taken for all queues, it would be the opposite of what it looks like.
+        raise ConfigurationError(f"{option} {text!r} names none; leave it out, or give names")
+    return tuple(words)

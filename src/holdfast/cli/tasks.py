@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from math import isnan
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from holdfast import wiring
 from holdfast.cli.app import Exit
 from holdfast.cli.options import (
     at,
@@ -20,8 +22,9 @@ from holdfast.cli.options import (
     with_client,
 )
 from holdfast.client.calls import call_by_name
+from holdfast.client.future import unreadable
 from holdfast.client.options import DEFAULTS, options_with
-from holdfast.errors import RefusedError, UnknownTaskError
+from holdfast.errors import RefusedError, ResultUnreadableError, UnknownTaskError
 
 if TYPE_CHECKING:
     from holdfast.client.client import Client
@@ -48,6 +51,22 @@ def _json(kind: type) -> Callable[[click.Context, click.Parameter, str], Any]:
     return read
 
 
+def _no_nan(
+    _context: click.Context, _parameter: click.Parameter, seconds: float | None
+) -> float | None:
+    if seconds is not None and isnan(seconds):
+        raise click.BadParameter("it is not a number")
+    return seconds
+
+
+timeout_option = click.option(
+    "--timeout",
+    type=click.FloatRange(0),
+    callback=_no_nan,
+    help="Seconds to wait at most; inf: without end.",
+)
+
+
 def _not_in_json(word: str) -> None:
     raise ValueError(f"{word} is no JSON")
 
@@ -70,7 +89,7 @@ def _not_in_json(word: str) -> None:
 @click.option("--key", default="", help="A name of yours: a second submission finds the first.")
 @click.option("--delay", default=0.0, help="Seconds before it may start.")
 @click.option("--wait/--no-wait", default=False, help="Wait and print the result.")
-@click.option("--timeout", type=click.FloatRange(0), help="Seconds to wait at most.")
+@timeout_option
 @json_option
 @with_client
 def submit(
@@ -183,7 +202,7 @@ def status(client: Client, task: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("task")
-@click.option("--timeout", type=click.FloatRange(0), help="Seconds to wait at most.")
+@timeout_option
 @json_option
 @with_client
 def result(client: Client, task: str, timeout: float | None, as_json: bool) -> None:
@@ -193,17 +212,19 @@ def result(client: Client, task: str, timeout: float | None, as_json: bool) -> N
 
 def _finish(client: Client, future: Future[Any], timeout: float | None, as_json: bool) -> None:
     """Wait for a task and print how it ended."""
+    # The class of a result may live in a module of this folder, as for workers.
+    wiring.import_from_here()
     try:
         value = future.result(timeout)
     except Exception as error:
-        if not future.done() or isinstance(error, UnknownTaskError):
+        if not future.done() or isinstance(error, UnknownTaskError | ResultUnreadableError):
             raise
         told = client.status(future.id)
         if told["state"] not in _FINISHED:
             raise
         if told["state"] == "succeeded":
-            # It went well there; what cannot be read is its result, here.
-            raise click.ClickException(f"the result cannot be loaded here: {error}") from error
+            # It went well there; what cannot be had is its result, here.
+            raise unreadable(future, error) from error
         _show_failure(told, as_json)
     else:
         show_result(value, future.id, as_json=as_json)

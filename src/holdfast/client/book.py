@@ -35,6 +35,8 @@ _WATCH_IDS_MAX = 1_000
 _LOG = logger("client")
 _CODES_MAX = 1_000
 """Digests remembered as sent on this channel; a function forgotten is only sent once more."""
+_HOLDERS_MAX = 10_000
+"""Ids that were given up for the one of a key; the oldest are forgotten, and then unknown."""
 
 
 class Book:
@@ -51,6 +53,8 @@ class Book:
         """What waits for a task to be accepted, such as a wish to cancel it."""
         self.held_back = ""
         """Why new tasks are not kept for now, "" where they are."""
+        self.holders: dict[bytes, TaskId] = {}
+        """Under which id the coordinator has what we submitted with a key that it knew."""
         self._intake = intake
         self._settling = settling
         self._codes: set[bytes] = set()
@@ -150,6 +154,7 @@ class Book:
                 code.append(submission.spec.code)
             if holders and task_id in holders:
                 future._task_id = holders[task_id]
+                self._note_holder(task_id, holders[task_id])
                 self.watch(future)
             else:
                 self.watched[task_id] = future
@@ -162,6 +167,11 @@ class Book:
         if self.kept_calls:
             for task_id in message.tasks:
                 self._call_kept(task_id)
+
+    def _note_holder(self, task_id: TaskId, holder: TaskId) -> None:
+        if len(self.holders) >= _HOLDERS_MAX:
+            del self.holders[next(iter(self.holders))]
+        self.holders[task_id] = holder
 
     def settle(self, ends: list[tuple[TaskId, End]]) -> None:
         """End the futures of these tasks."""

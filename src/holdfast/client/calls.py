@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from hashlib import sha256
+from types import MethodType
 from typing import Any
 
 import msgspec
@@ -93,6 +94,9 @@ def options_of(
     Raises InvalidInputError where a keyword could be meant for either.
     """
     options = DEFAULTS
+    if isinstance(function, MethodType) and isinstance(function.__func__, TaskFunction):
+        # As `classmethod` binds a task, where the interpreter does not ask the task to bind.
+        function = function.__func__.__get__(function.__self__)
     if isinstance(function, TaskFunction):
         options = function.holdfast_options
         if function.holdfast_bound:

@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
 
-from holdfast.client.future import Future, decoded
-from holdfast.errors import ChannelClosedError, RefusedError
+from holdfast.client.future import Future, decoded, unreadable
+from holdfast.errors import ChannelClosedError, HoldfastError, RefusedError
 from holdfast.model.messages import Settled
 from holdfast.model.outcome import Payload
 from holdfast.observe import logger
@@ -68,8 +68,10 @@ class Carriage:
         """
         try:
             return await self._down(settled, future)
-        except Exception as error:
+        except HoldfastError as error:
             return error
+        except Exception as error:
+            return unreadable(future, error)
 
     async def _down(
         self, settled: Settled, future: Future[object]
@@ -84,7 +86,7 @@ class Carriage:
             ) as folder:
                 path = str(Path(folder, digest.hex()))
                 await self._try(lambda blobs: blobs.fetch(digest, path))
-                value, raised = await asyncio.to_thread(decoded, settled, future, path)
+                value, raised = await asyncio.to_thread(_decoded, settled, future, path)
                 return (value,) if raised is None else raised
 
     async def _try(self, transfer: Callable[[Blobs], Awaitable[None]]) -> None:
@@ -100,6 +102,16 @@ class Carriage:
                 tell("a large payload does not get through, and is tried again: %s", error)
             await self._pause(tries)
             tries += 1
+
+
+def _decoded(
+    settled: Settled, future: Future[object], path: str
+) -> tuple[object, BaseException | None]:
+    """Decode on a thread of ours, where what raises SystemExit would end the loop's."""
+    try:
+        return decoded(settled, future, path)
+    except BaseException as error:
+        return None, unreadable(future, error)
 
 
 def _remove(path: str) -> None:

@@ -24,10 +24,12 @@ from holdfast.client.exchange import Answer, check_question
 from holdfast.client.executor import TaskExecutor
 from holdfast.client.future import Future
 from holdfast.client.intake import SUBMISSIONS_BYTES_MAX, SUBMISSIONS_MAX, Intake
+from holdfast.client.interrupt import end_interrupted
 from holdfast.client.mapping import Arrivals, map_results
 from holdfast.client.options import DEFAULTS, Options, options_with
 from holdfast.client.session import Session, Terms
 from holdfast.client.thread import LoopFactory, LoopThread
+from holdfast.client.timeouts import seconds_of
 from holdfast.errors import (
     ConnectionLostError,
     DefiniteError,
@@ -87,6 +89,7 @@ class Client:
         self._answer_seconds = answer_seconds
         self._closing = threading.Lock()
         self._closed = False
+        self._lost = 0
         self._opened: Answer = StandardFuture()
         self._thread = LoopThread(
             self._converse, name=f"holdfast-client {name}".rstrip(), loop_factory=loop_factory
@@ -121,11 +124,12 @@ class Client:
 
     def _await_welcome(self, seconds: float) -> None:
         try:
-            self._opened.result(seconds)
+            self._opened.result(seconds_of(seconds, "connect_seconds"))
         except TimeoutError:
             self._thread.stop(_THREAD_END_SECONDS)
             raise NoCoordinatorError(
-                f"no coordinator answered within {seconds:g} s; is one running at that URL?"
+                f"no coordinator answered within {seconds:g} s; is one running at that URL? "
+                f"{self._session.trouble}".rstrip()
             ) from None
         except BaseException:
             self._thread.stop(_THREAD_END_SECONDS)
@@ -245,35 +249,39 @@ class Client:
         the future's `result()` raises it. Raises InvalidInputError for what is no id.
         """
         future: Future[Any] = Future(self, self._find(task))
-        future._kept = True
         self._call(lambda: self._session.watch(future))
         return future
 
     def _find(self, task: str) -> TaskId:
         self._check_process()
-        try:
-            return parse_id(task)
-        except ValueError:
-            return parse_id(self.ask("status", task=task)["id"])
+        if not isinstance(task, str):
+            raise InvalidInputError(f"{task!r} is not the id of a task: give a text, future.id")
+        found = _whole_id(task)
+        return parse_id(self.ask("status", task=task)["id"]) if found is None else found
 
     def as_completed(
         self, futures: Iterable[Future[T]], timeout: float | None = None
     ) -> Iterator[concurrent.futures.Future[T]]:
         """Yield futures as they are done; like `concurrent.futures.as_completed`."""
-        return concurrent.futures.as_completed(futures, timeout)
+        return concurrent.futures.as_completed(futures, seconds_of(timeout))
 
     # Questions.
 
     def ask(self, question: str, /, **parameters: Any) -> Any:
         """Ask the coordinator and return its answer, as plain data.
 
-        Raises UnknownTaskError, InvalidInputError, RefusedError (its `code` says why), TimeoutError
-        after `answer_seconds`.
+        A question about a `task` that was submitted here waits until that is accepted. Raises
+        UnknownTaskError, InvalidInputError, RefusedError (its `code` says why), TimeoutError after
+        `answer_seconds`.
         """
         self._check_process()
         check_question(question, parameters)
         answer: Answer = StandardFuture()
-        self._call(lambda: self._session.ask(question, parameters, answer))
+        about = _whole_id(parameters.get("task"))
+        if about is None:
+            self._call(lambda: self._session.ask(question, parameters, answer))
+        else:
+            self._call(lambda: self._session.ask_about(about, question, parameters, answer))
         return self._answered(answer, question)
 
     def status(self, task: str) -> dict[str, Any]:
@@ -281,12 +289,27 @@ class Client:
         found: dict[str, Any] = self.ask("status", task=task)
         return found
 
-    def list(self, **chosen: Any) -> list[dict[str, Any]]:
-        """Return tasks, newest first: `states`, `function`, `queue`, `tag`, `key` choose.
+    def list(
+        self,
+        *,
+        states: Iterable[str] = (),
+        function: str = "",
+        queue: str = "",
+        tag: str = "",
+        key: str = "",
+        limit: int = 50,
+        before: str = "",
+    ) -> list[dict[str, Any]]:
+        """Return tasks, newest first; `states` and the four texts choose, "" chooses all.
 
-        `limit` bounds how many, `before` (an id) continues a page.
+        `limit` bounds how many, `before` (an id) continues a page. Raises like `ask`.
         """
-        found: list[dict[str, Any]] = self.ask("list", **chosen)
+        if isinstance(states, str):
+            raise InvalidInputError(f"states={states!r} is one text; give a list: [{states!r}]")
+        chosen = {"function": function, "queue": queue, "tag": tag, "key": key}
+        found: list[dict[str, Any]] = self.ask(
+            "list", states=[*states], limit=limit, before=before, **chosen
+        )
         return found
 
     def story(self, task: str) -> Sequence[dict[str, Any]]:
@@ -323,7 +346,8 @@ class Client:
         task_id = self._find(task)
         answer: Answer = StandardFuture()
         self._call(lambda: self._session.cancel_id(task_id, answer))
-        return {"id": id_text(task_id), **self._answered(answer, "cancel")}
+        said = self._answered(answer, "cancel")
+        return {"id": id_text(self._session.holder(task_id)), **said}
 
     # For futures and executors.
 
@@ -370,23 +394,24 @@ class Client:
         """
         if os.getpid() != self._pid:
             return
+        seconds = seconds_of(timeout)
         with self._closing:
             if self._closed:
                 return
             self._closed = True
         atexit.unregister(self._close_at_exit)
         self._intake.shut(RefusedError("the client is closed; make another", code="closed"))
-        lost = 0
         try:
             if not self._thread.is_current:
-                deadline = time.monotonic() + timeout
-                if self._intake.wait_empty(timeout):
+                deadline = time.monotonic() + seconds
+                if self._intake.wait_empty(seconds):
                     self._wait_idle(deadline - time.monotonic())
-                lost = self._intake.submissions
         finally:
+            # Counted before the loop ends, which ends the submissions too.
+            self._lost = lost = self._intake.submissions
             self._thread.call(lambda: self._session.leave())
             self._thread.stop(_THREAD_END_SECONDS)
-        if lost:
+        if lost and not self._thread.is_current:
             raise ConnectionLostError(
                 f"{lost} submissions were not accepted within {timeout:g} s of closing"
             )
@@ -413,6 +438,8 @@ class Client:
             self.close()
         except ConnectionLostError as error:
             _LOG.error("%s", error)
+        except KeyboardInterrupt:
+            end_interrupted(self._lost or self._intake.submissions)
 
     def _wait_idle(self, seconds: float) -> None:
         """Wait until wishes are answered: a cancel that was asked is not forgotten by closing."""
@@ -451,3 +478,11 @@ class Client:
                 f"this client belongs to process {self._pid}, and this is a fork of it: connect() "
                 f"anew in the child"
             )
+
+
+def _whole_id(task: object) -> TaskId | None:
+    """Return the id that a text is all of; None where it is the beginning of one, or nothing."""
+    try:
+        return parse_id(task) if isinstance(task, str) else None
+    except ValueError:
+        return None

@@ -16,7 +16,8 @@ from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
 
-from holdfast.errors import TaskCancelledError, TaskFailedError
+from holdfast.client.timeouts import seconds_of
+from holdfast.errors import ResultUnreadableError, TaskCancelledError, TaskFailedError
 from holdfast.model.ids import TaskId, id_text
 from holdfast.model.messages import Settled
 from holdfast.model.outcome import Reason
@@ -127,8 +128,9 @@ class Future(StandardFuture[T]):
         """Return what the task returned, waiting at most `timeout` seconds.
 
         Raises what the task raised; TaskFailedError where it failed otherwise; FutureCancelledError
-        (a CancelledError); TimeoutError; RefusedError and its like where it was not kept;
-        ConnectionLostError where the client was closed first. An interrupt leaves the task running.
+        (a CancelledError); ResultUnreadableError where it succeeded and its result cannot be loaded
+        here; TimeoutError; RefusedError and its like where it was not kept; ConnectionLostError
+        where the client was closed first. An interrupt leaves the task running.
         """
         error = self.exception(timeout)
         if error is not None:
@@ -165,6 +167,7 @@ class Future(StandardFuture[T]):
 
     def _wait(self, timeout: float | None, *, or_kept: bool = False) -> None:
         self._owner.check_may_wait()
+        timeout = seconds_of(timeout)
         with self._condition:
             if not self._condition.wait_for(
                 lambda: self._state in _ENDED or (or_kept and self._kept), timeout
@@ -203,7 +206,8 @@ class Future(StandardFuture[T]):
         for callback in self._done_callbacks:
             try:
                 callback(self)
-            except Exception:
+            except BaseException:
+                # sys.exit() too: it would end the thread that all futures of this client live by.
                 _LOG.exception("a callback of %r failed", self)
 
     def _tell_kept(self) -> None:
@@ -264,10 +268,22 @@ def decoded(end: End, future: Future[Any], path: str = "") -> tuple[Any, BaseExc
         try:
             return decode_result(end.result, path), None
         except Exception as error:
-            # Unpickling is user code: what it raises is what the caller has to see.
-            error.add_note(f"while the result of task {future.id} was decoded")
-            return None, error
+            return None, unreadable(future, error)
     return None, _failure(end, future)
+
+
+def unreadable(future: Future[Any], error: BaseException) -> ResultUnreadableError:
+    """Return what is raised for a result that cannot be had here.
+
+    Unpickling is user code and raises anything: as itself it would be taken for what the task
+    raised.
+    """
+    told = ResultUnreadableError(
+        f"task {future.id} succeeded, but its result cannot be loaded here: "
+        f"{type(error).__name__}: {error}"
+    )
+    told.__cause__ = error
+    return told
 
 
 def _failure(end: Settled, future: Future[Any]) -> BaseException:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from holdfast.client.future import Future
-from holdfast.errors import InvalidInputError
+from holdfast.client.timeouts import seconds_of
+from holdfast.errors import BlobTooLargeError, InvalidInputError, NotSerializableError
 
 T = TypeVar("T")
 BUFFER_TASKS = 2_000
@@ -36,41 +36,52 @@ def map_results(
 
     `rows` may be endless: it is read no further than `buffersize` tasks ahead of the results.
     `timeout` is in seconds from now, as in the standard library. When the iterator is closed or
-    fails, `drop` gets the futures that are not done.
+    fails, or `rows` does already in this call, `drop` gets the futures that are not done. An item
+    that does not serialise is named by its number, from 0.
     """
     ahead = BUFFER_TASKS if buffersize is None else buffersize
     if type(ahead) is not int or ahead < 1:
         raise InvalidInputError(f"buffersize={buffersize!r} is not a number of tasks from 1")
-    deadline = None if timeout is None else time.monotonic() + timeout
-    if ordered:
-        return _in_order(_Ahead(start, rows, ahead), drop, deadline)
-    return _as_they_come(_Ahead(start, rows, ahead, SimpleQueue()), drop, deadline)
+    seconds = seconds_of(timeout)
+    deadline = None if seconds is None else time.monotonic() + seconds
+    started = _Ahead(start, rows, None if ordered else SimpleQueue())
+    try:
+        started.fill(ahead)
+    except BaseException:
+        drop(started.futures)
+        raise
+    return (_in_order if ordered else _as_they_come)(started, drop, deadline)
 
 
 class _Ahead:
     """Rows that become futures, so many ahead of the reader."""
 
     def __init__(
-        self,
-        start: Start,
-        rows: Iterable[tuple[Any, ...]],
-        ahead: int,
-        arrivals: Arrivals | None = None,
+        self, start: Start, rows: Iterable[tuple[Any, ...]], arrivals: Arrivals | None
     ) -> None:
         self.arrivals = arrivals
+        self.futures: deque[Future[Any]] = deque()
+        """What the first filling started, for the reader to take over."""
         self._start = start
-        self._rows = iter(rows)
-        self.started = deque(start(row, arrivals) for row in islice(self._rows, ahead))
+        self._rows = enumerate(rows)
+
+    def fill(self, ahead: int) -> None:
+        """Start the first `ahead` rows."""
+        while len(self.futures) < ahead and (future := self.more()) is not None:
+            self.futures.append(future)
 
     def more(self) -> Future[Any] | None:
-        """Start the next row; None where there is none."""
-        for row in self._rows:
-            return self._start(row, self.arrivals)
+        """Start the next row; None where there is none. Says which one it is that cannot be."""
+        for number, row in self._rows:
+            try:
+                return self._start(row, self.arrivals)
+            except (NotSerializableError, BlobTooLargeError) as error:
+                raise type(error)(f"item {number} of the map: {error}") from error
         return None
 
 
 def _in_order(ahead: _Ahead, drop: Drop, deadline: float | None) -> Iterator[Any]:
-    futures = ahead.started
+    futures = ahead.futures
     try:
         while futures:
             # Not popped before it is done, so that an interrupt drops this one as well.
@@ -87,8 +98,8 @@ def _in_order(ahead: _Ahead, drop: Drop, deadline: float | None) -> Iterator[Any
 def _as_they_come(ahead: _Ahead, drop: Drop, deadline: float | None) -> Iterator[Any]:
     arrivals = ahead.arrivals
     assert arrivals is not None
-    futures = dict.fromkeys(ahead.started)
-    ahead.started.clear()
+    futures = dict.fromkeys(ahead.futures)
+    ahead.futures.clear()
     try:
         while futures:
             try:

@@ -7,7 +7,7 @@ Light: a worker's child imports it for the sake of `@task`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from math import isfinite
+from math import inf
 from typing import Any, NamedTuple
 
 from holdfast.errors import InvalidInputError
@@ -17,11 +17,12 @@ from holdfast.model.limits import (
     NAME_BYTES_MAX,
     PRIORITY_MAX,
     PRIORITY_MIN,
+    RESERVED_SIGNS,
     TAGS_MAX,
 )
 
-_RESERVED = "+~\x00"
 _CO_VARKEYWORDS = 0x08
+_SHOWN_MAX = 60
 
 
 class Options(NamedTuple):
@@ -76,21 +77,32 @@ def _check(options: Options) -> None:
     _check_word("queue", options.queue)
     if type(priority) is not int or not PRIORITY_MIN <= priority <= PRIORITY_MAX:
         raise InvalidInputError(
-            f"priority={priority!r} is not a whole number from {PRIORITY_MIN} to {PRIORITY_MAX}"
+            f"priority={_shown(priority)} is not a whole number from {PRIORITY_MIN} "
+            f"to {PRIORITY_MAX}"
         )
     if not isinstance(key, str) or len(key) > KEY_BYTES_MAX or "\x00" in key:
         raise InvalidInputError(f"key is not a text of at most {KEY_BYTES_MAX} characters")
     _check_unicode("key", key)
-    if not isinstance(delay, int | float) or not isfinite(delay) or delay < 0:
-        raise InvalidInputError(f"delay={delay!r} is not a number of seconds from 0")
+    # Whole numbers are compared as such: a large one is no float.
+    if not isinstance(delay, int | float) or not (delay >= 0) or delay == inf:
+        raise InvalidInputError(f"delay={_shown(delay)} is not a number of seconds from 0")
     if delay * 1000 > DELAY_MS_MAX:
-        raise InvalidInputError(f"delay={delay!r} is over {DELAY_MS_MAX // 1000} seconds")
+        raise InvalidInputError(f"delay={_shown(delay)} is over {DELAY_MS_MAX // 1000} seconds")
+
+
+def _shown(value: object) -> str:
+    """Return a value as an error shows it; Python refuses to write a number of many digits."""
+    try:
+        text = repr(value)
+    except ValueError:
+        return "a number of too many digits"
+    return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}…"
 
 
 def _check_word(option: str, word: object) -> None:
     if not isinstance(word, str) or not 0 < len(word) <= NAME_BYTES_MAX:
         raise InvalidInputError(f"{option}: {word!r} is not a text of 1 to {NAME_BYTES_MAX}")
-    if any(sign in word for sign in _RESERVED):
+    if any(sign in word for sign in RESERVED_SIGNS):
         raise InvalidInputError(f"{option}: {word!r} has one of '+', '~' and NUL in it")
     _check_unicode(option, word)
 

@@ -20,12 +20,12 @@ import msgspec
 from holdfast.client.book import Book
 from holdfast.client.carriage import Blobs, Carriage
 from holdfast.client.exchange import Answer, Exchange
-from holdfast.client.future import End, Future
+from holdfast.client.future import End, Future, keep_all, settle_all
 from holdfast.client.intake import Intake, Submission
 from holdfast.core.redial import pause_seconds
 from holdfast.core.wire import Wire
 from holdfast.errors import ChannelClosedError, ConnectionLostError, HoldfastError, ProtocolError
-from holdfast.model.ids import Entropy, TaskId
+from holdfast.model.ids import Entropy, TaskId, id_text
 from holdfast.model.limits import HEARTBEAT_SECONDS, LEASE_SECONDS
 from holdfast.model.messages import (
     PROTOCOL,
@@ -78,6 +78,7 @@ class Session:
     def __init__(self, terms: Terms, intake: Intake, settling: Any, opened: Answer) -> None:
         self._terms = terms
         self._intake = intake
+        self._settling = settling
         self._opened = opened
         self._out: deque[Message] = deque()
         self._book = Book(intake, settling)
@@ -96,6 +97,8 @@ class Session:
         self._leaving = False
         self._downloading: set[TaskId] = set()
         self._facts: ClientWelcome | None = None
+        self.trouble = ""
+        """Why the last dialling failed, for who waits."""
 
     # For the client, by way of the loop.
 
@@ -127,9 +130,31 @@ class Session:
         self._exchange.begin(lambda ref: Ask(ref, question, parameters), answer)
         self._wake.set()
 
+    def ask_about(
+        self, task_id: TaskId, question: str, parameters: dict[str, Any], answer: Answer
+    ) -> None:
+        """Ask a question about one task: where it is of ours, once it is accepted."""
+
+        def say() -> None:
+            self.ask(question, {**parameters, "task": id_text(self.holder(task_id))}, answer)
+
+        self._book.when_kept(task_id, say)
+
+    def holder(self, task_id: TaskId) -> TaskId:
+        """Return the id of the task that a submission of ours with a key was found to be."""
+        return self._book.holders.get(task_id, task_id)
+
     def watch(self, future: Future[Any]) -> None:
-        """Watch a task that was submitted elsewhere, or earlier."""
+        """Watch a task that was submitted elsewhere, or earlier, or that is on its way."""
+        self._book.when_kept(future._task_id, lambda: self._watch(future))
+
+    def _watch(self, future: Future[Any]) -> None:
+        if self._over:
+            settle_all(self._settling, [(future, _closed())])
+            return
+        future._task_id = self.holder(future._task_id)
         self._book.watch(future)
+        keep_all(self._settling, [future])
         if self._facts is not None:
             self._out.append(Watch((future._task_id,)))
             self._wake.set()
@@ -141,12 +166,15 @@ class Session:
             if future.done():
                 answer.set_result({"said": "ended", "state": "", "wanted": ""})
             else:
-                self.cancel_id(future._task_id, answer)
+                self._cancel(future._task_id, answer)
 
         self._book.when_kept(future._task_id, say)
 
     def cancel_id(self, task_id: TaskId, answer: Answer) -> None:
-        """Wish a task cancelled that the coordinator knows."""
+        """Wish a task cancelled: where it is of ours, once it is accepted."""
+        self._book.when_kept(task_id, lambda: self._cancel(self.holder(task_id), answer))
+
+    def _cancel(self, task_id: TaskId, answer: Answer) -> None:
         said: Answer = StandardFuture()
         said.add_done_callback(lambda said: self._cancelled(task_id, said, answer))
         self._exchange.begin(lambda ref: SetWanted(ref, task_id, Wanted.CANCEL), said)
@@ -218,7 +246,7 @@ class Session:
             self._end(_broken(error))
             raise
         finally:
-            self._end(ConnectionLostError("the client was closed; tasks go on without it"))
+            self._end(_closed())
             await self._tasks.cancel()
 
     def _end(self, error: HoldfastError) -> None:
@@ -242,6 +270,7 @@ class Session:
                 try:
                     return await self._dial(dialer)
                 except (ChannelClosedError, TimeoutError) as error:
+                    self.trouble = str(error)
                     _LOG.debug("no session: %s", error)
                 except ProtocolError as error:
                     self._misunderstood(error)
@@ -433,6 +462,10 @@ class Session:
         finally:
             self._downloading.discard(settled.task)
         self._book.settle([(settled.task, end)])
+
+
+def _closed() -> ConnectionLostError:
+    return ConnectionLostError("the client was closed; tasks go on without it")
 
 
 def _broken(error: Exception) -> ConnectionLostError:

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import update_wrapper
 from types import MethodType
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from holdfast.client.options import DEFAULTS, Options, options_with
 from holdfast.errors import InvalidInputError
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R_co = TypeVar("R_co", covariant=True)
 R = TypeVar("R")
 
@@ -39,9 +40,20 @@ class TaskFunction(Generic[P, R_co]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         return self.__holdfast_function__(*args, **kwargs)
 
-    def __get__(self, instance: object, owner: type | None = None) -> Any:
-        # In a class it binds like the function it decorates.
-        return self if instance is None else MethodType(self, instance)
+    @overload
+    def __get__(self, instance: None, owner: type) -> TaskFunction[P, R_co]: ...
+
+    @overload
+    def __get__(
+        self: TaskFunction[Concatenate[Any, Q], R], instance: object, owner: type | None = None
+    ) -> TaskFunction[Q, R]: ...
+
+    def __get__(self, instance: object, owner: type | None = None) -> TaskFunction[..., Any]:
+        # In a class it binds like the function it decorates: a task with the instance in it.
+        if instance is None:
+            return self
+        method = MethodType(self.__holdfast_function__, instance)
+        return TaskFunction(method, self.holdfast_options, bound=self.holdfast_bound)
 
     def __repr__(self) -> str:
         return f"<task {self.__module__}.{getattr(self, '__qualname__', '?')}>"

@@ -27,6 +27,16 @@ from holdfast.ports import StoreReader, TaskFilter
 
 Answerer = Callable[[dict[str, Any]], Awaitable[Any]]
 _PAGE = 50
+_TAKES = {
+    "status": ("task",),
+    "list": ("states", "function", "queue", "tag", "key", "limit", "before"),
+    "story": ("task",),
+    "why": ("task",),
+    "workers": (),
+    "drain": ("worker",),
+    "stats": (),
+}
+"""The parameters of each question: a misspelt one must not widen what is asked for."""
 _FRAME_BYTES = 1024
 """What a frame takes beside its one message, from above."""
 
@@ -56,6 +66,7 @@ class Questions:
                 ask.ref, None, "unknown_question", f"{ask.question!r} is not one of {known}"
             )
         try:
+            _check_names(ask)
             return _fitting(Reply(ask.ref, await answerer(ask.parameters)))
         except UnknownTaskError as error:
             return Reply(ask.ref, None, "unknown_task", str(error))
@@ -104,7 +115,7 @@ class Questions:
             raise InvalidInputError(f"limit={limit!r} is not within 1 to {PAGE_ROWS_MAX}")
         before = _text(parameters, "before", "")
         chosen = TaskFilter(
-            states=tuple(_state(word) for word in parameters.get("states", ())),
+            states=_states(parameters.get("states", ())),
             function=_text(parameters, "function", ""),
             queue=_text(parameters, "queue", ""),
             tag=_text(parameters, "tag", ""),
@@ -165,6 +176,15 @@ class Questions:
         return {row.identity: row.name for row in self._coordinator.state.workers.values()}
 
 
+def _check_names(ask: Ask) -> None:
+    takes = _TAKES[ask.question]
+    unknown = ask.parameters.keys() - set(takes)
+    if unknown:
+        named = ", ".join(map(repr, sorted(unknown)))
+        known = ", ".join(takes) or "no parameters"
+        raise InvalidInputError(f"{ask.question!r} does not take {named}; it takes {known}")
+
+
 def _text(parameters: dict[str, Any], name: str, default: str | None = None) -> str:
     value = parameters.get(name, default)
     if not isinstance(value, str):
@@ -179,6 +199,12 @@ def _fitting(reply: Reply) -> Reply:
         return reply
     text = f"the answer has {size} bytes, over {FRAME_BYTES_MAX}: ask for less, with a lower limit"
     return Reply(reply.ref, None, "too_large", text)
+
+
+def _states(words: object) -> tuple[int, ...]:
+    if not isinstance(words, list | tuple):
+        raise InvalidInputError(f"states={words!r} is not a list of states")
+    return tuple(_state(word) for word in words)
 
 
 def _state(word: object) -> int:

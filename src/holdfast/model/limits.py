@@ -17,6 +17,8 @@ BLOB_CHUNK_BYTES = 256 * 1024
 NAME_BYTES_MAX = 512
 KEY_BYTES_MAX = 1024
 TAGS_MAX = 32
+RESERVED_SIGNS = "+~\x00"
+"""Not in the name of a queue or a tag: a requirement class is written with them."""
 PRIORITY_MIN = -1000
 PRIORITY_MAX = 1000
 DELAY_MS_MAX = 10 * 365 * 24 * 3600 * 1000

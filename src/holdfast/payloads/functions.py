@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from types import MethodType
 from typing import Any, NamedTuple
 
 from holdfast.errors import InvalidInputError, NotSerializableError
@@ -24,7 +25,12 @@ class EncodedFunction(NamedTuple):
 
 
 def unwrap(function: Any) -> Any:
-    """Return the plain function of a task object, and anything else as it is."""
+    """Return the plain function of a task object, and anything else as it is.
+
+    A method whose function is a task object, as `classmethod` makes one, stays bound.
+    """
+    if isinstance(function, MethodType) and hasattr(function.__func__, WRAPPED):
+        return MethodType(getattr(function.__func__, WRAPPED), function.__self__)
     return getattr(function, WRAPPED, function)
 
 

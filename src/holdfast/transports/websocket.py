@@ -6,6 +6,8 @@ because the frames themselves are the heartbeat, and no compression.
 
 from __future__ import annotations
 
+import ssl
+
 import websockets
 from websockets.asyncio.client import ClientConnection, connect, unix_connect
 
@@ -53,9 +55,11 @@ class WebSocketChannel:
 class WebSocketDialer:
     """Opens sessions with the coordinator at one address."""
 
-    __slots__ = ("_address", "_open_seconds")
+    __slots__ = ("_address", "_open_seconds", "trouble")
 
     def __init__(self, address: Address, *, open_seconds: float = OPEN_SECONDS) -> None:
+        self.trouble = ""
+        """Why the last dialling failed, for who waits."""
         self._address = address
         self._open_seconds = open_seconds
 
@@ -65,8 +69,8 @@ class WebSocketDialer:
         try:
             socket = await self._connect()
         except (websockets.WebSocketException, OSError, TimeoutError) as error:
-            said = str(error) or type(error).__name__
-            raise ChannelClosedError(f"{peer}: {said}") from None
+            self.trouble = _said(error)
+            raise ChannelClosedError(f"{peer}: {self.trouble}") from None
         return WebSocketChannel(socket, peer)
 
     async def _connect(self) -> ClientConnection:
@@ -97,3 +101,12 @@ class WebSocketDialer:
             user_agent_header=None,
             proxy=None,
         )
+
+
+def _said(error: Exception) -> str:
+    said = str(error) or type(error).__name__
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"no TLS there: {said}; a coordinator without TLS has an address with http://"
+    return said

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from holdfast.wiring.client import connect
     from holdfast.wiring.coordinator import coordinate
-    from holdfast.wiring.process import log_to_stderr, run
+    from holdfast.wiring.process import import_from_here, log_to_stderr, run
     from holdfast.wiring.worker import work
 
-__all__ = ["connect", "coordinate", "log_to_stderr", "run", "work"]
+__all__ = ["connect", "coordinate", "import_from_here", "log_to_stderr", "run", "work"]
 
 _ROOMS = {
     "connect": "client",
     "coordinate": "coordinator",
+    "import_from_here": "process",
     "log_to_stderr": "process",
     "run": "process",
     "work": "worker",

@@ -24,7 +24,8 @@ def connect(
 
     Without arguments: `HOLDFAST_URL`, then `HOLDFAST_STATE_DIR`, then `./.holdfast`. An embedded
     coordinator is started where none runs; it ends a few seconds after its last client, once
-    nothing is left to do. Raises NoCoordinatorError where nobody answers.
+    nothing is left to do. Raises NoCoordinatorError where nobody answers, ConfigurationError for a
+    URL or a state directory that cannot be.
     """
     place = config.place(url, state_dir)
     embedded = None if place.url else _embedded(_resolved(place.state_dir))
@@ -66,6 +67,11 @@ def _resolved(state_dir: Path) -> Path:
         raise ConfigurationError(
             f"the state directory {state_dir} is below the current directory, which was deleted: "
             "change to another one"
+        ) from None
+    except (ValueError, RuntimeError) as error:
+        # A NUL, or links in a circle.
+        raise ConfigurationError(
+            f"the state directory {str(state_dir)!r} cannot be: {error}"
         ) from None
 
 

@@ -47,6 +47,16 @@ def log_to_stderr() -> None:
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
 
+def import_from_here() -> None:
+    """Let this process import what lies in its directory, as Python itself and workers do."""
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        return
+    if not {"", here} & set(sys.path):
+        sys.path.insert(0, here)
+
+
 def boot_id() -> str:
     """Return what names this boot and this space of pids, "" where the kernel does not tell."""
     try:

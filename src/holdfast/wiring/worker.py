@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from holdfast.config import WorkerSettings
     from holdfast.core.peer import Offer
     from holdfast.engines.process import ProcessEngine
+    from holdfast.transports.address import Address
+    from holdfast.transports.websocket import WebSocketDialer
     from holdfast.worker.agent import Agent, World
     from holdfast.worker.home import FileHome
 
@@ -38,6 +41,7 @@ async def work(settings: WorkerSettings) -> None:
     """
     from holdfast.engines.process import ProcessEngine
     from holdfast.observe import Counters, TaskSet
+    from holdfast.transports.websocket import WebSocketDialer
     from holdfast.worker.agent import Agent
     from holdfast.worker.home import FileHome
 
@@ -48,14 +52,17 @@ async def work(settings: WorkerSettings) -> None:
     engine = ProcessEngine(
         state_dir=home.path, guard_death=stop.set, follow_sources=settings.embedded
     )
-    agent = Agent(_offer(settings, home), _world(settings, home, engine), counters=Counters())
+    addresses = _addresses(settings)
+    dialers = {url: WebSocketDialer(address) for url, address in addresses.items()}
+    world = _world(settings, home, engine, dialers, addresses)
+    agent = Agent(_offer(settings, home), world, counters=Counters())
     tasks = TaskSet(logger("worker"))
     running = tasks.watched("agent", agent.run())
     running.add_done_callback(lambda _: stop.set())
     if settings.embedded:
         tasks.start("alone", _leave_when_alone(agent, home.path, stop))
     elif settings.log_to is None:
-        tasks.start("waiting", _say_that_we_wait(agent, settings))
+        tasks.start("waiting", _say_that_we_wait(agent, dialers))
     await stop.wait()
     if agent.occupied:
         logger("worker").info("leaving; what runs has %g s to finish", DRAIN_SECONDS)
@@ -88,19 +95,28 @@ def _offer(settings: WorkerSettings, home: FileHome) -> Offer:
     )
 
 
-def _world(settings: WorkerSettings, home: FileHome, engine: ProcessEngine) -> World:
+def _addresses(settings: WorkerSettings) -> dict[str, Address]:
+    from holdfast.transports.address import parse_address
+
+    return {url: parse_address(url) for url in settings.urls or (_nearby(),)}
+
+
+def _world(
+    settings: WorkerSettings,
+    home: FileHome,
+    engine: ProcessEngine,
+    dialers: Mapping[str, WebSocketDialer],
+    addresses: Mapping[str, Address],
+) -> World:
     from holdfast.clock import SystemClock
     from holdfast.entropy import BulkEntropy
-    from holdfast.transports.address import parse_address
     from holdfast.transports.blob_http import HttpBlobs
-    from holdfast.transports.websocket import WebSocketDialer
     from holdfast.worker.agent import World
     from holdfast.worker.printing import Printer
     from holdfast.worker.spool import FileShelf, FileSpool
 
-    addresses = {url: parse_address(url) for url in settings.urls or (_nearby(),)}
     return World(
-        dialers={url: WebSocketDialer(address) for url, address in addresses.items()},
+        dialers=dialers,
         engine=engine,
         guard=engine.guard,
         spool=FileSpool(home.path / "spool"),
@@ -146,16 +162,18 @@ def _exists(directory: Path) -> bool:
     return directory.exists()
 
 
-async def _say_that_we_wait(agent: Agent, settings: WorkerSettings) -> None:
-    """Tell once of a coordinator that does not answer, and once that one does."""
+async def _say_that_we_wait(agent: Agent, dialers: Mapping[str, WebSocketDialer]) -> None:
+    """Tell once of a coordinator that does not answer, and why, and once that one does."""
     from holdfast.core.peer import PeerState
 
     log = logger("worker")
-    urls = ", ".join(settings.urls) or _nearby()
+    urls = ", ".join(dialers)
     looks = 0
     while agent.session is not PeerState.WELCOMED:
         looks += 1
         if looks == _LOOKS_IN_VAIN:
-            log.warning("no coordinator answers at %s yet; waiting for it", urls)
+            troubles = dict.fromkeys(each.trouble for each in dialers.values() if each.trouble)
+            why = f" ({'; '.join(troubles)})" if troubles else ""
+            log.warning("no coordinator answers at %s yet; waiting for it%s", urls, why)
         await asyncio.sleep(_SOON_SECONDS)
     log.info("works for %s", urls)
