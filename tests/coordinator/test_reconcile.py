@@ -643,6 +643,29 @@ def test_a_new_life_does_not_hide_what_its_guard_told_of_the_former_one() -> Non
     perform(play)
 
 
+def test_a_late_report_does_not_answer_for_the_next_life() -> None:
+    async def play(stage: Stage) -> None:
+        former, _, _ = await _running(stage)
+        present = await stage.worker(incarnation=2)
+        assert former.welcome is not None
+        assert present.welcome is not None
+        heard: list[str] = []
+        # Its socket is still open here, so that this one has to wait.
+        word = present.welcome.last_word
+        assert stage.gateway.death(Death("id-w", 2, True), word, lambda: heard.append("new"))
+        await stage.quiet()
+        word = former.welcome.last_word
+        assert stage.gateway.death(Death("id-w", 1, True), word, lambda: heard.append("late"))
+        await stage.quiet()
+        assert heard == ["late"]
+        await present.leave()
+        await stage.quiet()
+        assert heard == ["late", "new"]
+        assert stage.coordinator.state.reporters == {}
+
+    perform(play)
+
+
 def test_a_death_of_another_incarnation_is_late() -> None:
     async def play(stage: Stage) -> None:
         worker, _, (order,) = await _running(stage)

@@ -346,7 +346,7 @@ class Gateway:
         if not self._questions.last_word_is(report, last_word):
             self._coordinator.counters.add("deaths_refused")
             return False
-        self._coordinator.state.reporters.setdefault(report.identity, []).append(judged)
+        self._coordinator.state.report_to(report.identity, report.incarnation, judged)
         self._coordinator.post(None, report)
         return True
 

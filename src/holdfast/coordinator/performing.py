@@ -33,9 +33,8 @@ def perform(turn: Turn, now: float, *, distrust: bool) -> bool:
         state.names[row.name] = row.identity
     for session, answers in turn.welcomed:
         _welcome(state, session, answers, now)
-        if session.identity not in state.reported:
-            # A report on its former life, which this hello has ended, waits for nothing any more.
-            state.judged(session.identity)
+        # A report on a former life, which this hello has ended, waits for nothing any more.
+        state.judged(session.identity, session.incarnation - 1)
     for client, pairs in turn.accepted.items():
         _accept(client, pairs)
     for client, task_id in turn.watched:
@@ -56,8 +55,8 @@ def perform(turn: Turn, now: float, *, distrust: bool) -> bool:
             _settle(turn, change)
     for session, reason in turn.dismissed.items():
         dismiss(state, session, reason, now)
-    for identity in turn.judged:
-        state.judged(identity)
+    for identity, incarnation in turn.judged:
+        state.judged(identity, incarnation)
     if turn.dismissed or turn.welcomed:
         state.release_unserved()
     state.forget_gone(now)

@@ -225,7 +225,7 @@ def silence(turn: Turn, identity: str) -> None:
 def death(turn: Turn, fact: Death) -> None:
     """Put back what a dead incarnation held; its guard's names make the charge exact."""
     if fact.certain:
-        turn.judged.append(fact.identity)
+        turn.judged.append((fact.identity, fact.incarnation))
     row = turn.workers.get(fact.identity) or turn.state.workers.get(fact.identity)
     if row is None or row.incarnation != fact.incarnation:
         turn.count("deaths_late")

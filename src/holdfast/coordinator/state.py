@@ -58,8 +58,8 @@ class CoordinatorState:
         """When silence was last judged, on the monotonic clock."""
         self.reported: dict[str, Death] = {}
         """Worker identity → the report of a death whose socket is still being read."""
-        self.reporters: dict[str, list[Callable[[], None]]] = {}
-        """Worker identity → who is to hear that what its guard reported was judged."""
+        self.reporters: dict[str, dict[int, list[Callable[[], None]]]] = {}
+        """Worker identity and incarnation → who is to hear that its guard's report was judged."""
         self.watchers: dict[bytes, list[ClientSession]] = {}
         self.code: OrderedDict[bytes, None] = OrderedDict()
         """Digests of functions that the store has, those that were learned last."""
@@ -186,10 +186,18 @@ class CoordinatorState:
         while len(self.code) > CODE_KNOWN_MAX:
             self.code.popitem(last=False)
 
-    def judged(self, identity: str) -> None:
-        """What a guard reported of this worker is committed, or is of no use any more."""
-        for hear in self.reporters.pop(identity, ()):
-            hear()
+    def report_to(self, identity: str, incarnation: int, hear: Callable[[], None]) -> None:
+        """Have `hear` called once what a guard reported of this life was judged."""
+        self.reporters.setdefault(identity, {}).setdefault(incarnation, []).append(hear)
+
+    def judged(self, identity: str, newest: int) -> None:
+        """What was reported of the lives up to this one is committed, or of no use any more."""
+        waiting = self.reporters.get(identity, {})
+        for incarnation in [life for life in waiting if life <= newest]:
+            for hear in waiting.pop(incarnation):
+                hear()
+        if not waiting:
+            self.reporters.pop(identity, None)
 
     def forget_cut(self) -> None:
         """Forget the tasks that left a window because it was too long."""
@@ -234,4 +242,4 @@ class CoordinatorState:
                 self.lapsed.pop(identity, None)
                 self.reported.pop(identity, None)
                 self.drained.pop(identity, None)
-                self.judged(identity)
+                self.judged(identity, max(self.reporters.get(identity, ()), default=0))

@@ -89,8 +89,8 @@ class Turn:
         self.watched: list[tuple[ClientSession, TaskId]] = []
         self.welcomed: list[tuple[WorkerSession, tuple[LeaseAnswer, ...]]] = []
         self.dismissed: dict[WorkerSession, str] = {}
-        self.judged: list[str] = []
-        """Workers of which a guard's report was judged."""
+        self.judged: list[tuple[str, int]] = []
+        """Workers, and the life of each, of which a guard's report was judged."""
         self.counts: dict[str, int] = {}
         self.due: list[Task] = []
         self.more = False

@@ -152,7 +152,7 @@ SESSIONS = (
     Mutant(digest_compared_past_the_last_assignment_read, 0, calm=False),
     Mutant(late_death_report_accepted, 22),
     Mutant(deaths_do_not_wait_for_the_inbox, 12),
-    Mutant(the_kernels_word_replaces_the_guards, 89),
+    Mutant(the_kernels_word_replaces_the_guards, 94),
     Mutant(the_dead_are_served, 40),
     Mutant(a_closed_session_gets_work, 13),
     Mutant(half_a_lease_is_a_lease, 3),

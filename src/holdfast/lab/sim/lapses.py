@@ -84,8 +84,12 @@ class Lapses:
     def _was_told_spooled(self, before: Life) -> bool:
         """Whether this coordinator knew by then that the outcome rests in a spool."""
         life, records = (before.worker, before.incarnation), self._records
+        decided_at, heard = records.decided
         taken_at = records.believed.get(life)
-        known = taken_at is not None and taken_at < records.decided[0] - UNDECIDED_SECONDS
+        known = taken_at is not None and taken_at < decided_at - UNDECIDED_SECONDS
+        # What was heard since is another life, and says nothing about how long this one is silent.
+        heard_at, _ = heard.get(before.worker, (0.0, 0.0))
+        known = known and heard_at <= records.died[life]
         return known and before.token in records.testaments[life].spooled
 
     def _died(self, before: Life, owed: str, hello: WorkerRow | None) -> Iterator[str]:
