@@ -311,6 +311,33 @@ def test_a_hello_and_a_tick_of_one_turn_are_no_silence() -> None:
     perform(play)
 
 
+def test_a_hello_that_waits_for_its_turn_is_no_silence() -> None:
+    async def play(stage: Stage) -> None:
+        worker, _, (order,) = await _running(stage)
+        await worker.start(order)
+        await worker.leave()
+        await stage.ticks(6)
+        # A slow commit: the tick that is gathered next comes before the hello, and its turn too.
+        stage.store.gate = gate = asyncio.Event()
+        client = await stage.client()
+        await client.submit(stage.spec(queue="elsewhere"))
+        await stage.store.reached.wait()
+        stage.coordinator.post(None, Tick(1.0))
+        again = Worker(stage.dial())
+        await again.send(stage.hello(held=(held(order, Phase.STARTED),)))
+        await stage.quiet()
+        stage.clock.pass_by(5.5)
+        stage.coordinator.state.swept = stage.clock.now - 1.0
+        stage.store.gate = None
+        gate.set()
+        await stage.quiet()
+        story = [commit.events for commit in stage.store.commits]
+        assert not [e for events in story for e in events if e.kind == "worker silent"]
+        assert (await stage.row(order.task)).life.lease is Lease.HELD
+
+    perform(play)
+
+
 def test_a_wish_that_comes_with_the_hello_of_its_worker_is_told() -> None:
     async def play(stage: Stage) -> None:
         worker, client, (order,) = await _running(stage)

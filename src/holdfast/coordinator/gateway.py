@@ -168,6 +168,7 @@ class Gateway:
         if self._kin is not None:
             self._kin.follow(hello)
         self._open(session)
+        self._coordinator.state.greeted(hello, self._coordinator.clock.monotonic())
         self._coordinator.post(session, Hello(hello, outcomes))
         return session
 

@@ -15,6 +15,7 @@ from holdfast.coordinator.sessions import ClientSession, WorkerSession
 from holdfast.core.dispatch import Crew, Line, Lines, Offer, Pace, Urgency, weight
 from holdfast.core.session import Known
 from holdfast.model.ids import TaskId
+from holdfast.model.messages import WorkerHello
 from holdfast.model.task import Lease, State, Task, needs_of, rank_of
 from holdfast.ports import StoreFacts, WorkerRow
 
@@ -87,6 +88,13 @@ class CoordinatorState:
             present=identity in self.sessions or bool(self.held.get(identity)),
             outages=row.outages,
         )
+
+    def greeted(self, hello: WorkerHello, now: float) -> None:
+        """Note that a worker spoke: where its hello has to wait for its turn, it is not silent."""
+        known = self.known(hello.identity)
+        if known is None or (hello.incarnation, hello.number) <= (known.incarnation, known.number):
+            return
+        self.heard[hello.identity] = max(now, self.heard.get(hello.identity, 0.0))
 
     def death_of(self, identity: str, incarnation: int) -> Death | None:
         """Return what was told of the death of this life; its guard's word before the kernel's."""

@@ -62,8 +62,10 @@ class Hearing:
     def read(self, end: End, body: Sequence[Message]) -> None:
         """A frame was read."""
         if end.party.role == "coordinator":
-            self._records.hear(end.other.party.name, self._now())
             self._sessions.read(end, body)
+            if self._sessions.is_newest(end):
+                # What comes on an older socket, such as a late hello, changes nothing.
+                self._records.hear(end.other.party.name, self._now())
         elif any(isinstance(message, WorkerWelcome) for message in body):
             self._sessions.welcome_read(end)
 

@@ -56,8 +56,7 @@ class Sessions:
         for message in body:
             if isinstance(message, WorkerHello):
                 self._read_hello(end, message)
-        _, newest = self._newest.get(end.other.party.name, (None, None))
-        if newest is not end:
+        if not self.is_newest(end):
             return
         for message in body:
             if isinstance(message, Ended):
@@ -96,9 +95,19 @@ class Sessions:
         return end is not None and end.party is party and not end.closed
 
     def unread(self, worker: str, incarnation: int) -> int:
-        """Return how much of the newest socket of one life the coordinator can still read."""
+        """Return how much of the session of one life the coordinator can still read.
+
+        A hello that is read, and not decided, comes after what was told of a death before it.
+        """
         pair, end = self._newest.get(worker, ((0, 0), None))
-        return end.unread if end is not None and pair[0] == incarnation else 0
+        committed, _ = self._committed.get(worker, ((0, 0), 0.0))
+        theirs = end is not None and pair == committed and pair[0] == incarnation
+        return end.unread if end is not None and theirs else 0
+
+    def is_newest(self, end: End) -> bool:
+        """Whether no later hello of this worker was read than that of this socket."""
+        _, newest = self._newest.get(end.other.party.name, (None, None))
+        return newest is end
 
     def hello_of(self, row: WorkerRow) -> WorkerHello | None:
         """Return the hello that a committed row of a worker stands for."""
