@@ -20,6 +20,7 @@ HoldfastError
 │   ├── StoreDoubtError          a commit broke off; the turn's number will tell
 │   ├── ChannelClosedError       the conversation broke; unanswered messages are unknown
 │   └── ConnectionLostError      the client was cut off and gave up waiting
+├── EngineLostError              a worker cannot keep the processes that run its tasks
 └── TaskError                    the task itself ended so; raised by `future.result()`
     ├── TaskFailedError          `failed`: carries reason, types and traceback
     ├── TaskCancelledError       `cancelled`
@@ -122,6 +123,10 @@ class ChannelClosedError(IndefiniteError, ConnectionError):
 
 class ConnectionLostError(IndefiniteError, ConnectionError):
     """The client was cut off and gave up waiting; the tasks go on."""
+
+
+class EngineLostError(HoldfastError):
+    """What runs a worker's tasks ended again and again before it ran any; the worker has left."""
 
 
 class TaskError(HoldfastError):

@@ -173,41 +173,76 @@ def test_the_death_of_a_shared_child_names_all_that_ran(tmp_path: Path) -> None:
     play(tmp_path, scene)
 
 
-def test_the_death_of_the_guard_is_told_and_takes_all_with_it(tmp_path: Path) -> None:
+def nursery_of(child: int) -> int:
+    return parent_of(child)
+
+
+@pytest.mark.parametrize("which", ["guard", "nursery"])
+def test_the_death_of_guard_or_nursery_takes_all_lanes_and_a_new_tree_stands(
+    tmp_path: Path, which: str
+) -> None:
     async def scene(rig: Rig) -> None:
         child = await rig.value("pid")
-        mark = tmp_path / "mark"
-        running = rig.start("forever", str(mark))
+        before = rig.engine.guard.pid
+        marks = [tmp_path / f"m{n}" for n in range(3)]
+        running = rig.start("forever", str(marks[0]))
         behind = rig.start("nothing")
-        marks = [tmp_path / f"beside{n}" for n in range(2)]
-        beside = [(rig.start("forever", str(each), lane=2),) for each in marks]
-        await rig.until("all run", lambda: all(each.exists() for each in (mark, *marks)))
-        os.kill(rig.engine.guard.pid, signal.SIGKILL)
-        await rig.until("it is told", lambda: rig.guard_deaths == 1)
-        await rig.until("the child is gone", lambda: not is_alive(child))
-        deaths = [death for _, death in rig.deaths]
-        # What had begun may have run: it died of its own, and is charged.
-        assert [each.begun for each in deaths if each.begun] == [(running,), *beside]
-        assert not any(each.killed for each in deaths)
-        assert [each.untouched for each in deaths if each.untouched] == [(behind,)]
-        assert not rig.engine.hand(0, rig.order("nothing"))
-        rig.engine.guard.started([running])
+        beside = tuple(rig.start("forever", str(each), lane=2) for each in marks[1:])
+        await rig.until("all run", lambda: all(each.exists() for each in marks))
+        os.kill(before if which == "guard" else nursery_of(child), signal.SIGKILL)
+        fall = await rig.fall()
+        assert not is_alive(child)
+        assert sorted(fall) == [0, 1, 2]
+        # Whatever had begun may have done it; what waited behind it surely did not run.
+        assert [fall[lane].begun for lane in range(3)] == [(running,), (), beside]
+        assert [fall[lane].untouched for lane in range(3)] == [(behind,), (), ()]
+        assert not any(death.killed or death.out_of_memory for death in fall.values())
+        for lane in range(3):
+            assert (await rig.run("meet", 0, str(tmp_path), "x", lane=lane)).failure is None
+        assert rig.engine.guard.pid != before
+        assert not is_alive(before)
+        assert rig.guard_deaths == 0
+        assert not rig.deaths
 
     play(tmp_path, scene)
 
 
-def test_the_death_of_the_nursery_is_that_of_the_guard(tmp_path: Path) -> None:
+def test_what_had_ended_before_a_fall_is_heard(tmp_path: Path) -> None:
     async def scene(rig: Rig) -> None:
         child = await rig.value("pid")
-        os.kill(parent_of(child), signal.SIGKILL)
-        await rig.until("it is told", lambda: rig.guard_deaths == 1)
-        assert not is_alive(child)
+        done = rig.start("large_result", 300_000)
+        await rig.until("it has written", lambda: list((tmp_path / "state").rglob("results/*")))
+        os.kill(nursery_of(child), signal.SIGKILL)
+        fall = await rig.fall()
+        assert (done in rig.ended) is not (done in fall[0].begun)
+        for _ in range(3):
+            os.kill(nursery_of(await rig.value("pid", lane=1)), signal.SIGKILL)
+            fall = await rig.fall()
+            assert not any(death.begun for death in fall.values())
 
     play(tmp_path, scene)
 
 
-def test_an_interpreter_that_cannot_start_is_told(tmp_path: Path) -> None:
+def test_an_engine_can_be_closed_while_it_falls(tmp_path: Path) -> None:
     async def scene(rig: Rig) -> None:
+        os.kill(nursery_of(await rig.value("pid")), signal.SIGKILL)
+        await rig.until("it falls", lambda: not rig.engine._tree.stands)
+        assert not rig.engine.hand(0, rig.order("nothing"))
+        guard = rig.engine.guard.pid
+        await rig.engine.close()
+        assert not is_alive(guard)
+        assert not rig.falls
+
+    play(tmp_path, scene)
+
+
+def test_trees_that_bear_no_child_are_given_up(tmp_path: Path) -> None:
+    async def scene(rig: Rig) -> None:
+        token = rig.start("nothing")
         await rig.until("it is told", lambda: rig.guard_deaths == 1)
+        assert rig.falls[0][0].untouched == (token,)
+        assert not any(death.begun for fall in rig.falls for death in fall.values())
+        assert not rig.engine.hand(0, rig.order("nothing"))
+        rig.engine.guard.started([token])
 
     play(tmp_path, scene, python="/bin/false")

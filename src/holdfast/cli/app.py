@@ -12,6 +12,7 @@ import click
 
 from holdfast.errors import (
     ConfigurationError,
+    EngineLostError,
     HoldfastError,
     IndefiniteError,
     InvalidInputError,
@@ -33,6 +34,7 @@ class Exit(IntEnum):
     REFUSED = 5
     UNFINISHED = 6
     CANCELLED = 7
+    ENGINE_LOST = 8
     INTERRUPTED = 130
 
 
@@ -45,6 +47,7 @@ EXIT_TEXT = {
     Exit.REFUSED: "the coordinator refused; the text says why",
     Exit.UNFINISHED: "the task is not finished within the time given",
     Exit.CANCELLED: "the task was cancelled",
+    Exit.ENGINE_LOST: "a worker cannot keep the processes that run its tasks; start it again",
     Exit.INTERRUPTED: "Ctrl-C; tasks go on",
 }
 
@@ -183,6 +186,8 @@ def exit_code(error: HoldfastError) -> Exit:
         return Exit.NO_COORDINATOR
     if isinstance(error, ConfigurationError | InvalidInputError):
         return Exit.USAGE
+    if isinstance(error, EngineLostError):
+        return Exit.ENGINE_LOST
     if isinstance(error, TaskCancelledError):
         return Exit.CANCELLED
     return Exit.FAILED if isinstance(error, TaskError) else Exit.REFUSED

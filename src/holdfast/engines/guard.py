@@ -94,13 +94,15 @@ class Ledger:
 def main(arguments: list[str]) -> int:
     """Guard one supervisor; returns the exit status.
 
-    `arguments`: the descriptor of the pipe, then the command line of the nursery, to which our pid
-    is added.
+    `arguments`: the descriptor of the pipe, that of the nursery, then the command line of the
+    nursery, to which our pid is added.
     """
-    pipe = int(arguments[0])
+    pipe, inherited = map(int, arguments[:2])
     os.set_inheritable(pipe, False)
     _outlive()
-    nursery = _start(arguments[1:])
+    nursery = _start(arguments[2:])
+    # The supervisor hears the end of the nursery there, and is not to hear us instead.
+    os.close(inherited)
     ledger = Ledger()
     told = _listen(pipe, nursery, ledger)
     _kill_all()
