@@ -18,7 +18,7 @@ STARTED, SPOOLED, DONE = (Token(letter * 16) for letter in (b"s", b"p", b"d"))
 
 
 async def supervise(folder: Path, url: str) -> None:
-    async with Rig(folder) as rig:
+    async with Rig(folder, adopts=True) as rig:
         guard = rig.engine.guard
         guard.session(url="http://127.0.0.1:1", identity="old", incarnation=1, last_word="old")
         guard.session(url=url, identity="worker-1", incarnation=7, last_word="farewell")

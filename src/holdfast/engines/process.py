@@ -58,7 +58,8 @@ class ProcessEngine:
     and `engine/code`; `open` empties both. A new guard and a new nursery follow those that end
     unasked; `guard_death` is called when they do so again and again before they have a child.
     `recycle_tasks` and `recycle_rss_bytes` (0: never) replace a child between two tasks;
-    `follow_sources` replaces one whose modules were changed on disk.
+    `follow_sources` replaces one whose modules were changed on disk. `adopts` is for a process
+    that has no children but those of this engine: it ends what a guard that was killed has left.
     """
 
     def __init__(
@@ -70,9 +71,11 @@ class ProcessEngine:
         recycle_tasks: int = 0,
         recycle_rss_bytes: int = 0,
         follow_sources: bool = False,
+        adopts: bool = False,
     ) -> None:
         self._tree = Tree(
             python=python,
+            adopts=adopts,
             forked=self._forked,
             exited=self._exited,
             falling=self._end_all,

@@ -1,7 +1,8 @@
 """The processes below a supervisor as one: guard, nursery and children stand together, or fall.
 
-Owns their start, their fall, and what follows it: a fallen tree is planted anew in the same place.
-It gives up where tree after tree has borne no child. It knows no orders.
+Owns their start, their fall, and what follows it: a fallen tree is planted anew in the same place,
+once nothing of it is left. It gives up where tree after tree has borne no child. It knows no
+orders.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import select
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+from holdfast.engines import ending, kernel
 from holdfast.engines.forking import NurseryLink
 from holdfast.engines.guarding import CLOSE_SECONDS, GuardProcess
 from holdfast.engines.packets import Charge, Exited, Forked
@@ -31,13 +33,15 @@ class Tree:
 
     `forked` and `exited` tell of children. `falling`: all children are to be ended now, and nobody
     tells of each; it returns their pidfds. `fell`: they have ended, and a new tree stands. `lost`:
-    they have ended, and none follows.
+    they have ended, and none follows. With `adopts`, orphans of a guard that was killed become
+    children of this process, which must have no others: they are ended too.
     """
 
     def __init__(
         self,
         *,
         python: str,
+        adopts: bool,
         forked: Callable[[Forked, int], None],
         exited: Callable[[Exited], None],
         falling: Callable[[], Sequence[int]],
@@ -46,6 +50,7 @@ class Tree:
     ) -> None:
         self.guard = GuardProcess(python=python, died=self._guard_died)
         self._python = python
+        self._adopts = adopts
         self._forked = forked
         self._exited = exited
         self._falling = falling
@@ -65,6 +70,8 @@ class Tree:
     def plant(self) -> None:
         """Start guard and nursery. A child can be asked for at once."""
         self._barren += 1
+        if self._adopts:
+            kernel.become_subreaper()
         nursery = NurseryLink(forked=self._child_came, exited=self._exited, lost=self._nursery_lost)
         try:
             self.guard.start(nursery.command(self._python), inherit=nursery.inherit)
@@ -84,6 +91,7 @@ class Tree:
         await self._tasks.cancel()
         self._stop_felling()
         await self.guard.close()
+        await self._clear()
         if self._nursery is not None:
             self._nursery.close()
             self._nursery = None
@@ -118,6 +126,7 @@ class Tree:
     async def _replant(self) -> None:
         """Let a new tree stand where one fell, or give up; then tell of the fall."""
         await _ends(self._dying)
+        await self._clear()
         while self._barren < BARREN_MAX:
             if self._barren:
                 await asyncio.sleep(PAUSE_SECONDS * 2**self._barren)
@@ -129,6 +138,16 @@ class Tree:
             self._fell()
             return
         self._lost()
+
+    async def _clear(self) -> None:
+        """End what a guard has left that could not do it itself, within the bound of its own."""
+        if not self._adopts:
+            return
+        for pause in _pauses():
+            if ending.strike():
+                return
+            await asyncio.sleep(pause)
+        _LOG.error("processes that a guard has left do not end")
 
 
 async def _ends(pidfds: Sequence[int]) -> None:

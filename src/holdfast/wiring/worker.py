@@ -53,7 +53,10 @@ async def work(settings: WorkerSettings) -> None:
     sys.path[:] = [*settings.path, *(entry for entry in sys.path if entry not in settings.path)]
     home = FileHome.open(settings.state_dir.resolve())
     engine = ProcessEngine(
-        state_dir=home.path, guard_death=engine_lost, follow_sources=settings.embedded
+        state_dir=home.path,
+        guard_death=engine_lost,
+        follow_sources=settings.embedded,
+        adopts=True,
     )
     agent = Agent(_offer(settings, home), _world(settings, home, engine), counters=Counters())
     tasks = TaskSet(logger("worker"))
