@@ -140,7 +140,18 @@ def fork_twice() -> int:
     return os.fork()
 
 
-def start_family(path: str, hold: bool) -> None:
+def kill_parent(path: str) -> None:
+    near = subprocess.Popen([sys.executable, "-S", "-c", SLEEP])
+    Path(path).write_text(str(near.pid), encoding="utf-8")
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+def wait_so_long(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+def start_family(path: str, then: str) -> None:
     """Start a process of the group, one of another session, and a daemon; write their pids."""
     sleeper = [sys.executable, "-S", "-c", SLEEP]
     near = subprocess.Popen(sleeper)
@@ -151,8 +162,10 @@ def start_family(path: str, hold: bool) -> None:
     unfinished = Path(path + ".part")
     unfinished.write_text(f"{near.pid} {far.pid} {int(daemon.stdout)}", encoding="utf-8")
     unfinished.rename(path)
-    if hold:
+    if then == "hold":
         time.sleep(300)
+    if then == "die":
+        os._exit(9)
     near.returncode = far.returncode = 0
 
 

@@ -27,9 +27,10 @@ async def supervise(folder: Path, url: str) -> None:
         guard.done([DONE])
         child = await rig.value("pid")
         family = folder / "family"
-        rig.start("start_family", str(family), True)
+        rig.start("start_family", str(family), "hold")
         await rig.until("the family is there", family.exists)
-        pids = f"{child} {parent_of(child)} {guard.pid} {family.read_text(encoding='utf-8')}"
+        nursery = parent_of(parent_of(child))
+        pids = f"{child} {nursery} {guard.pid} {family.read_text(encoding='utf-8')}"
         (folder / "pids.part").write_text(pids, encoding="utf-8")
         os.rename(folder / "pids.part", folder / "pids")
         await asyncio.Event().wait()

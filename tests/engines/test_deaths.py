@@ -68,24 +68,67 @@ def test_a_child_without_its_sockets_is_ended(tmp_path: Path) -> None:
     play(tmp_path, scene)
 
 
-def test_a_kill_is_ours_and_takes_the_group_with_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["ours", "another's", "its own"])
+def test_the_end_of_a_child_takes_with_it_what_its_task_started(tmp_path: Path, how: str) -> None:
+    """Else the next run of the task would begin beside what is left of this one."""
+
     async def scene(rig: Rig) -> None:
+        child = await rig.value("pid")
         pids = tmp_path / "pids"
-        running = rig.start("start_family", str(pids), True)
+        running = rig.start("start_family", str(pids), "die" if how == "its own" else "hold")
         behind = rig.start("nothing")
         await rig.until("the family is there", pids.exists)
-        near, far, daemon = map(int, pids.read_text(encoding="utf-8").split())
-        rig.engine.kill(0)
+        family = list(map(int, pids.read_text(encoding="utf-8").split()))
+        if how == "ours":
+            rig.engine.kill(0)
+        elif how == "another's":
+            os.kill(child, signal.SIGKILL)
         death = await rig.death()
-        assert death.killed
-        assert death.signal == signal.SIGKILL
+        assert not any(map(is_alive, family)), "gone before the death is told"
+        assert death.killed is (how == "ours")
+        assert death.signal == (0 if how == "its own" else signal.SIGKILL)
         assert (death.begun, death.untouched) == ((running,), (behind,))
+
+    play(tmp_path, scene)
+
+
+@pytest.mark.parametrize("lane", [0, 2])
+def test_what_a_task_that_ended_by_itself_has_left_lives_until_the_worker_ends(
+    tmp_path: Path, lane: int
+) -> None:
+    async def scene(rig: Rig) -> None:
+        pids, later = tmp_path / "pids", tmp_path / "later"
+        await rig.run("start_family", str(pids), "leave", lane=lane)
+        near, far, daemon = map(int, pids.read_text(encoding="utf-8").split())
+        assert all(map(is_alive, (near, far, daemon)))
+        # The kernel tells the starts of processes apart by hundredths of a second.
+        await rig.run("wait_so_long", 0.03, lane=lane)
+        rig.start("start_family", str(later), "die", lane=lane)
+        await rig.death()
+        assert not any(map(is_alive, map(int, later.read_text(encoding="utf-8").split())))
         await rig.until("its group is gone", lambda: not is_alive(near))
         assert is_alive(far)
         assert is_alive(daemon)
         await rig.engine.close()
         assert not is_alive(far), "an orderly end leaves nothing behind"
         assert not is_alive(daemon)
+
+    play(tmp_path, scene)
+
+
+def test_a_task_that_kills_its_parent_costs_its_own_lane_only(tmp_path: Path) -> None:
+    async def scene(rig: Rig) -> None:
+        beside, mark = rig.start("wait_for", str(tmp_path / "go"), lane=1), tmp_path / "near"
+        fatal = rig.start("kill_parent", str(mark))
+        death = await rig.death()
+        assert death.begun == (fatal,)
+        assert death.signal == signal.SIGKILL
+        near = int(mark.read_text(encoding="utf-8"))
+        await rig.until("its group is gone", lambda: not is_alive(near))
+        (tmp_path / "go").touch()
+        assert (await rig.outcome(beside)).kind is OutcomeKind.SUCCEEDED
+        assert (await rig.run("nothing")).kind is OutcomeKind.SUCCEEDED
+        assert not rig.falls
 
     play(tmp_path, scene)
 
@@ -174,7 +217,7 @@ def test_the_death_of_a_shared_child_names_all_that_ran(tmp_path: Path) -> None:
 
 
 def nursery_of(child: int) -> int:
-    return parent_of(child)
+    return parent_of(parent_of(child))
 
 
 @pytest.mark.parametrize("which", ["guard", "nursery"])

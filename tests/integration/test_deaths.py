@@ -26,6 +26,22 @@ def test_a_killed_child_costs_only_its_own_task(fleet: Fleet, seen: Seen, tmp_pa
     assert fleet.client.status(struck.task)["charges"]["crashes"] == 1
 
 
+def test_what_a_killed_child_started_is_gone_before_its_task_begins_again(
+    start_fleet: StartFleet, tmp_path: Path, eventually: Eventually
+) -> None:
+    fleet = start_fleet()
+    fleet.work("one", "--slots", "1")
+    pids = tmp_path / "pids"
+    future = fleet.client.submit(bodies.brood_and_wait, str(pids))
+    eventually("the task has children", pids.exists, within_seconds=20)
+    child, *brood = (int(pid) for pid in pids.read_text().split())
+    pids.unlink()
+    os.kill(child, signal.SIGKILL)
+    eventually("the task begins again", pids.exists, within_seconds=20)
+    assert all(map(is_zombie_or_gone, brood))
+    assert future.cancel()
+
+
 def test_a_killed_worker_leaves_no_process_behind(
     fleet: Fleet, tmp_path: Path, eventually: Eventually
 ) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from holdfast.engines import invoke
+from holdfast.engines.child import Sign
 from holdfast.engines.current import Current, TaskCancelled, enter
 from holdfast.engines.freshness import Sources
 from holdfast.engines.packets import PACKET_BYTES_MAX, RETIRED_EXIT, Charge, Work
@@ -23,16 +24,17 @@ from holdfast.observe import TaskSet, logger
 RUNNING_MAX: Final = 64
 
 
-def serve(charge: Charge, orders: int, outcomes: int) -> None:
+def serve(charge: Charge, orders: int, outcomes: int, sign: Sign) -> None:
     """Take orders until the supervisor closes the lane."""
-    asyncio.run(ConcurrentLane(charge, orders, outcomes).serve())
+    asyncio.run(ConcurrentLane(charge, orders, outcomes, sign).serve())
 
 
 class ConcurrentLane:
     """The attempts that run in this child, by token."""
 
-    def __init__(self, charge: Charge, orders: int, outcomes: int) -> None:
+    def __init__(self, charge: Charge, orders: int, outcomes: int, sign: Sign) -> None:
         self._charge = charge
+        self._sign = sign
         self._orders = socket.socket(fileno=orders)
         self._outcomes = socket.socket(fileno=outcomes)
         self._functions = invoke.Functions()
@@ -78,6 +80,8 @@ class ConcurrentLane:
             self._closed.set()
         else:
             work = self._decoder.decode(self._buffer[:size])
+            if not self._running:
+                self._sign.busy()
             self._running[work.token] = None
             self._tasks.start(work.function, self._attempt(work))
         self._read_more()
@@ -98,6 +102,8 @@ class ConcurrentLane:
         finally:
             del self._running[work.token]
             self._interrupted.discard(work.token)
+        if not self._running:
+            self._sign.idle()
         send_report(self._outcomes, report)
         flush_streams()
         if self._sources is not None:

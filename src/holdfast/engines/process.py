@@ -39,8 +39,9 @@ from holdfast.ports import EngineListener, LaneDeath, Order
 BUFFER_BYTES: Final = 256 * 1024
 BACKOFF_SECONDS: Final = 0.01
 BACKOFF_SECONDS_MAX: Final = 1.0
-WORD_SECONDS: Final = 1.0
-"""How long the nursery's word on a dead child is waited for."""
+WORD_SECONDS: Final = 3.0
+"""How long its minder's word on a dead child is waited for: longer than that may take to end what
+the child has left."""
 CODE_FILES_MAX: Final = 64
 LAST_READS_MAX: Final = 64
 """Reads of each stream of a dead child, so that a surviving grandchild cannot hold us."""
@@ -268,7 +269,7 @@ class ProcessEngine:
     # Deaths.
 
     def _ended(self, life: Life) -> None:
-        """The pidfd says that the child is gone; how, the nursery tells in a moment."""
+        """The pidfd says that the child is gone; how, its minder tells in a moment."""
         loop = asyncio.get_running_loop()
         loop.remove_reader(life.pidfd)
         if not self._tree.stands:
