@@ -199,6 +199,33 @@ async def forever(mark: str) -> None:
     await asyncio.Event().wait()
 
 
+async def stop_loop() -> None:
+    asyncio.get_running_loop().stop()
+
+
+async def stop_loop_and_wait() -> None:
+    asyncio.get_running_loop().stop()
+    await asyncio.Event().wait()
+
+
+async def exit_beside() -> None:
+    """Leave from a task of our own, whose exception nobody can catch."""
+    await asyncio.create_task(leave_later(3))
+
+
+async def cancel_everybody() -> None:
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    await asyncio.Event().wait()
+
+
+async def cancel_myself() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(0)
+
+
 async def fail_later(text: str) -> NoReturn:
     await asyncio.sleep(0)
     raise ValueError(text)

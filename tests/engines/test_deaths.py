@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.engines.reporting import LOST_EXIT
+from holdfast.engines.reporting import LOOP_ENDED_EXIT, LOST_EXIT
 from holdfast.model.outcome import OutcomeKind
 from holdfast.ports import LaneDeath
 from tests.engines.rig import Rig, is_alive, parent_of
@@ -212,6 +212,33 @@ def test_the_death_of_a_shared_child_names_all_that_ran(tmp_path: Path) -> None:
         death = await rig.death()
         assert set(death.begun) == {*running, fatal}
         assert (await rig.run("fail_later", "x", lane=2)).kind is OutcomeKind.RAISED
+
+    play(tmp_path, scene)
+
+
+@pytest.mark.parametrize(
+    "body", ["stop_loop", "stop_loop_and_wait", "exit_beside", "cancel_everybody"]
+)
+def test_a_loop_that_ends_under_its_tasks_is_a_death_of_the_child(
+    tmp_path: Path, body: str
+) -> None:
+    """Else all that ran beside would have failed for good, cancelled by nobody who may."""
+
+    async def scene(rig: Rig) -> None:
+        marks = [tmp_path / f"m{n}" for n in range(5)]
+        running = [rig.start("forever", str(mark), lane=2) for mark in marks]
+        await rig.until("all run", lambda: all(mark.exists() for mark in marks))
+        fatal = rig.start(body, lane=2)
+        death = await rig.death()
+        # Who stopped the loop as its last act has ended by itself before.
+        assert set(running) == set(death.begun) - {fatal}
+        assert (fatal in death.begun) is (body != "stop_loop")
+        assert (death.signal, death.exit_code) == (0, LOOP_ENDED_EXIT)
+        assert "event loop" in death.last_words
+        assert (await rig.run("fail_later", "x", lane=2)).kind is OutcomeKind.RAISED
+        ended = await rig.run("cancel_myself", lane=2)
+        assert ended.kind is OutcomeKind.RAISED
+        assert not rig.deaths
 
     play(tmp_path, scene)
 

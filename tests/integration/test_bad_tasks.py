@@ -61,6 +61,22 @@ def test_a_task_that_kills_what_is_above_it_ends_and_costs_nobody_else(
     assert not any(map(is_zombie_or_gone, before))
 
 
+def test_a_task_that_stops_the_loop_of_others_ends_and_costs_nobody_else(
+    start_fleet: StartFleet, seen: Seen
+) -> None:
+    fleet = start_fleet()
+    fleet.work("one", "--slots", "1")
+    others = [fleet.client.submit(bodies.seen_to_sleep, n, seen.path, 0.7) for n in range(3)]
+    seen.until_busy(*(future.id for future in others))
+    poison = fleet.client.submit(bodies.stop_loop)
+    assert [future.result(20) for future in others] == [0, 1, 2]
+    with pytest.raises(TaskFailedError, match="event loop") as failed:
+        poison.result(20)
+    assert failed.value.reason == "crashed"
+    charges = [fleet.client.status(future.id)["charges"] for future in others]
+    assert [(each["crashes"], each["losses"]) for each in charges] == [(0, 0)] * 3
+
+
 def test_a_task_that_exits_ends(fleet: Fleet) -> None:
     with pytest.raises(TaskFailedError, match="exit") as failed:
         fleet.client.submit(bodies.leave, 3).result(20)
