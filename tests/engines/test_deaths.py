@@ -295,10 +295,13 @@ def test_what_had_ended_before_a_fall_is_heard(tmp_path: Path) -> None:
 
 def test_an_engine_can_be_closed_while_it_falls(tmp_path: Path) -> None:
     async def scene(rig: Rig) -> None:
-        os.kill(nursery_of(await rig.value("pid")), signal.SIGKILL)
+        child, guard = await rig.value("pid"), rig.engine.guard.pid
+        # A guard that stands still keeps the next tree waiting.
+        os.kill(guard, signal.SIGSTOP)
+        os.kill(nursery_of(child), signal.SIGKILL)
         await rig.until("it falls", lambda: not rig.engine._tree.stands)
         assert not rig.engine.hand(0, rig.order("nothing"))
-        guard = rig.engine.guard.pid
+        os.kill(guard, signal.SIGCONT)
         await rig.engine.close()
         assert not is_alive(guard)
         assert not rig.falls

@@ -193,6 +193,22 @@ def test_what_a_killed_guard_leaves_is_ended_by_the_supervisor(
     assert told["spooled"] == [SPOOLED.hex()]
 
 
+def test_where_supervisor_and_guard_are_killed_together_nothing_is_left_either(
+    tmp_path: Path, eventually: Eventually
+) -> None:
+    with supervisor(tmp_path, "http://127.0.0.1:1") as process:
+        eventually("all is up", (tmp_path / "pids").exists)
+        pids = [int(pid) for pid in (tmp_path / "pids").read_text(encoding="utf-8").split()]
+        child, nursery, guardian, *family = pids
+        # So that neither sees the end of the other.
+        for pid in (guardian, process.pid):
+            os.kill(pid, signal.SIGSTOP)
+        for pid in (guardian, process.pid):
+            os.kill(pid, signal.SIGKILL)
+        below = (child, nursery, *family)
+        eventually("nothing is left", lambda: not any(map(is_alive, below)), within_seconds=5)
+
+
 def test_an_orderly_end_is_not_told(tmp_path: Path) -> None:
     coordinator = Coordinator([])
 

@@ -5,7 +5,8 @@ when its own parents ended; so it is known whose it is, and it is ended before t
 What a task has left that ended by itself lives on: it goes to the guard when the minder leaves.
 
 A minder has a process of its own, and a group, so that a task which kills what is right above it
-kills nobody else's.
+kills nobody else's. Where the nursery is gone, whatever became of the guard, it ends its child and
+all that this started, and itself.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ def mind(
     slate: Slate,
 ) -> NoReturn:
     """Become the minder of a charge: fork its child, and tell of its beginning and its end."""
-    kernel.die_with_parent(nursery_pid)
+    signal.signal(signal.SIGTERM, _leave)
+    kernel.die_with_parent(nursery_pid, signal.SIGTERM)
     os.setsid()
     kernel.become_subreaper()
     kernel.name_process("holdfast-minder")
@@ -86,9 +88,13 @@ def _fork(
 ) -> int:
     """Fork the child and tell of it; exits where that cannot be done."""
     minder_pid = os.getpid()
+    # What is sent to the child before it is one must neither be handled as ours nor be lost.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         pid = os.fork()
         if pid == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
             control.detach()
             child.run(charge, descriptors, minder_pid, slate)
         # Nobody else waits for it, so that the number is still this child's.
@@ -97,9 +103,18 @@ def _fork(
         # A child that was forked all the same ends with us.
         tell(control, Forked(charge.serial, 0, str(error)))
         os._exit(0)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     slate.child = pid
     tell(control, Forked(charge.serial, pid), pidfd)
     return pid
+
+
+def _leave(_signal: int, _frame: object) -> NoReturn:
+    """End all that is below us, whatever it is, and then ourselves by the same signal."""
+    _clear(0)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTERM)
+    os._exit(1)
 
 
 def _close_all_but(control: socket.socket) -> None:
@@ -126,7 +141,7 @@ def end_group(pid: int) -> None:
 
 
 def _clear(since: int) -> None:
-    """End what the attempt has left that was cut off, within a bound."""
+    """End what was left since then, in ticks since boot, within a bound."""
     deadline = time.monotonic() + CLEAR_SECONDS_MAX
     pause = _PAUSE_SECONDS
     while not ending.strike(since) and time.monotonic() < deadline:
