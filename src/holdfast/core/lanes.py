@@ -306,8 +306,8 @@ class Lanes:
         if next(iter(lane.queue)) == token:
             lane.since = now
         waiting, estimate, _ = lane.queue.pop(token)
-        if waiting.alone is Alone.IN_WORKER:
-            self._recluse = False
+        # Whoever leaves a lane while there is a recluse is the recluse.
+        self._recluse = False
         lane.load_seconds -= estimate
         if not lane.queue:
             # What blocked the lane has ended; the sum starts afresh, without rounding errors.

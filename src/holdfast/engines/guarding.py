@@ -97,7 +97,9 @@ class GuardProcess:
         """These tokens are settled; forget them."""
         for token in tokens:
             self._started.pop(token, None)
-            self._spooled.pop(token, None)
+        if self._spooled:
+            for token in tokens:
+                self._spooled.pop(token, None)
         self._tell(guard.DONE, tokens)
 
     def session(self, *, url: str, identity: str, incarnation: int, last_word: str) -> None:

@@ -24,41 +24,40 @@ from holdfast.engines.packets import RETIRED_EXIT, Charge, Exited, Forked, tell
 CLEAR_SECONDS_MAX: Final = 2.0
 _PAUSE_SECONDS: Final = 0.001
 _PAUSE_SECONDS_MAX: Final = 0.02
-_WORD: Final = 8
+_WORD_BYTES: Final = 8
 _NEVER: Final = (1 << 63) - 1
 
 
 class Slate:
     """Memory that nursery, minder and child share: whom to end when one of them cannot tell."""
 
-    __slots__ = ("_memory",)
+    __slots__ = ("_words",)
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, 2 * _WORD)
+        self._words = memoryview(mmap.mmap(-1, 2 * _WORD_BYTES)).cast("q")
         self.idle()
 
     @property
     def child(self) -> int:
         """The pid of the child, 0 before there is one."""
-        return int.from_bytes(self._memory[:_WORD], "little")
+        return self._words[0]
 
     @child.setter
     def child(self, pid: int) -> None:
-        self._memory[:_WORD] = pid.to_bytes(_WORD, "little")
+        self._words[0] = pid
 
     @property
     def busy_since(self) -> int:
         """When the child took up work last, in ticks since boot; never, while it has none."""
-        return int.from_bytes(self._memory[_WORD:], "little")
+        return self._words[1]
 
     def busy(self) -> None:
-        """Note that user code runs from here on."""
-        ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        self._memory[_WORD:] = (ns * ending.TICKS // 1_000_000_000).to_bytes(_WORD, "little")
+        """Note that user code runs from here on. Every attempt pays for this."""
+        self._words[1] = int(time.clock_gettime(time.CLOCK_BOOTTIME) * ending.TICKS)
 
     def idle(self) -> None:
         """Note that no user code runs: what it has left may stay."""
-        self._memory[_WORD:] = _NEVER.to_bytes(_WORD, "little")
+        self._words[1] = _NEVER
 
 
 def mind(
