@@ -21,6 +21,7 @@ HoldfastError
 │   ├── ChannelClosedError       the conversation broke; unanswered messages are unknown
 │   └── ConnectionLostError      the client was cut off and gave up waiting
 ├── ResultUnreadableError        the task succeeded; what it returned cannot be loaded here
+├── EngineLostError              a worker cannot keep the processes that run its tasks
 └── TaskError                    the task itself ended so; raised by `future.result()`
     ├── TaskFailedError          `failed`: carries reason, types and traceback
     ├── TaskCancelledError       `cancelled`
@@ -127,6 +128,10 @@ class ConnectionLostError(IndefiniteError, ConnectionError):
 
 class ResultUnreadableError(HoldfastError):
     """The task succeeded, but what it returned cannot be loaded here; the cause says why."""
+
+
+class EngineLostError(HoldfastError):
+    """What runs a worker's tasks ended again and again before it ran any; the worker has left."""
 
 
 class TaskError(HoldfastError):

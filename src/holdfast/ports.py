@@ -330,6 +330,13 @@ class EngineListener(Protocol):
         """The lane's child is gone; a fresh one takes the lane at once."""
         ...
 
+    def all_died(self, deaths: Sequence[tuple[int, LaneDeath]]) -> None:
+        """The children of all lanes died at once, and any attempt may have done it.
+
+        There is one death for each lane. Fresh children take the lanes at once.
+        """
+        ...
+
     def lane_writable(self, lane: int) -> None:
         """A lane that refused an order has room again."""
         ...

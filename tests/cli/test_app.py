@@ -28,6 +28,7 @@ HOLDFAST = [sys.executable, "-m", "holdfast"]
         (errors.RefusedError("x"), Exit.REFUSED),
         (errors.KeyConflictError("x"), Exit.REFUSED),
         (errors.TaskCancelledError("x"), Exit.CANCELLED),
+        (errors.EngineLostError("x"), Exit.ENGINE_LOST),
         (errors.TaskFailedError("x"), Exit.FAILED),
         (errors.ResultUnreadableError("x"), Exit.UNREADABLE),
     ],

@@ -8,6 +8,7 @@ from holdfast.core.lanes import (
     AHEAD_ORDERS_MAX,
     BLOCKED_SECONDS,
     FUNCTIONS_KNOWN_MAX,
+    Alone,
     Lanes,
 )
 from holdfast.model.ids import Token
@@ -181,15 +182,63 @@ def test_each_suspect_runs_once_alone_before_the_others() -> None:
     play.add(1, 2, concurrent=True)
     assert play.handed() == [(1, 1), (1, 2)]
     play.add(3, 4, concurrent=True)
-    play.lanes.back([token(1), token(2)], play.now, alone=True)
+    play.lanes.back([token(1), token(2)], play.now, alone=Alone.IN_LANE)
     assert play.handed() == [(1, 1)]
     assert play.handed() == []
     play.end(1)
     assert play.handed() == [(1, 2)]
-    assert play.lanes.lost(token(2), play.now)
+    play.lanes.lost(token(2), play.now)
     assert play.handed() == [(1, 3), (1, 4)]
-    assert not play.lanes.lost(token(3), play.now)
-    assert not play.lanes.lost(token(3), play.now)
+    play.lanes.lost(token(3), play.now)
+    play.lanes.lost(token(3), play.now)
+    assert play.lanes.handed() == [token(4)]
+
+
+class Fallen(Play):
+    """Two plain orders and two concurrent ones, handed one after another; then all lanes died."""
+
+    def __init__(self) -> None:
+        super().__init__(slots=2)
+        for number in (1, 3):
+            self.add(number)
+            self.add(number + 1, concurrent=True)
+            assert len(self.handed()) == 2
+            self.now += 1.0
+        self.add(5)
+        self.add(6, concurrent=True)
+        suspects = [token(number) for number in (1, 3, 2, 4)]
+        self.lanes.back(suspects, self.now, alone=Alone.IN_WORKER)
+
+
+def test_each_suspect_of_a_fall_runs_alone_in_the_worker_the_youngest_first() -> None:
+    play = Fallen()
+    for handed in ((1, 3), (2, 4), (0, 1), (2, 2)):
+        assert play.handed() == [handed]
+        assert play.handed() == []
+        play.end(handed[1])
+    assert play.handed() == [(1, 5), (2, 6)]
+
+
+def test_a_suspect_of_a_fall_that_did_not_run_stays_one_and_one_found_clears_the_others() -> None:
+    play = Fallen()
+    assert play.handed() == [(1, 3)]
+    play.lanes.back([token(3)], play.now)
+    assert play.handed() == [(0, 3)]
+    play.lanes.lost(token(3), play.now)
+    assert play.handed() == [(2, 4)]
+    play.lanes.lost(token(4), play.now)
+    assert play.lanes.remove(token(2))
+    play.lanes.acquit()
+    assert play.handed() == [(1, 1), (0, 5), (2, 6)]
+
+
+def test_a_suspect_of_a_fall_waits_for_a_lane_that_has_room() -> None:
+    play = Fallen()
+    for lane in (0, 1):
+        play.lanes.refused(lane)
+    assert play.handed() == []
+    play.lanes.writable(1)
+    assert play.handed() == [(1, 3)]
 
 
 def test_a_strange_end_changes_nothing() -> None:

@@ -140,7 +140,18 @@ def fork_twice() -> int:
     return os.fork()
 
 
-def start_family(path: str, hold: bool) -> None:
+def kill_parent(path: str) -> None:
+    near = subprocess.Popen([sys.executable, "-S", "-c", SLEEP])
+    Path(path).write_text(str(near.pid), encoding="utf-8")
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+def wait_so_long(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+def start_family(path: str, then: str) -> None:
     """Start a process of the group, one of another session, and a daemon; write their pids."""
     sleeper = [sys.executable, "-S", "-c", SLEEP]
     near = subprocess.Popen(sleeper)
@@ -151,8 +162,10 @@ def start_family(path: str, hold: bool) -> None:
     unfinished = Path(path + ".part")
     unfinished.write_text(f"{near.pid} {far.pid} {int(daemon.stdout)}", encoding="utf-8")
     unfinished.rename(path)
-    if hold:
+    if then == "hold":
         time.sleep(300)
+    if then == "die":
+        os._exit(9)
     near.returncode = far.returncode = 0
 
 
@@ -184,6 +197,33 @@ async def meet(count: int, folder: str, name: str) -> str:
 async def forever(mark: str) -> None:
     touch(mark)
     await asyncio.Event().wait()
+
+
+async def stop_loop() -> None:
+    asyncio.get_running_loop().stop()
+
+
+async def stop_loop_and_wait() -> None:
+    asyncio.get_running_loop().stop()
+    await asyncio.Event().wait()
+
+
+async def exit_beside() -> None:
+    """Leave from a task of our own, whose exception nobody can catch."""
+    await asyncio.create_task(leave_later(3))
+
+
+async def cancel_everybody() -> None:
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    await asyncio.Event().wait()
+
+
+async def cancel_myself() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(0)
 
 
 async def fail_later(text: str) -> NoReturn:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class Rig:
         )
         self.ended: dict[Token, tuple[int, Ended, str]] = {}
         self.deaths: list[tuple[int, LaneDeath]] = []
+        self.falls: list[dict[int, LaneDeath]] = []
         self.writable: list[int] = []
         self.out = {False: bytearray(), True: bytearray()}
         self.guard_deaths = 0
@@ -48,6 +49,10 @@ class Rig:
 
     def lane_died(self, lane: int, death: LaneDeath) -> None:
         self.deaths.append((lane, death))
+        self._news.set()
+
+    def all_died(self, deaths: Sequence[tuple[int, LaneDeath]]) -> None:
+        self.falls.append(dict(deaths))
         self._news.set()
 
     def lane_writable(self, lane: int) -> None:
@@ -113,6 +118,11 @@ class Rig:
         """Wait for the next death and return it."""
         await self.until("a lane died", lambda: self.deaths)
         return self.deaths.pop(0)[1]
+
+    async def fall(self) -> dict[int, LaneDeath]:
+        """Wait until all lanes died at once, and return their deaths."""
+        await self.until("all lanes died", lambda: self.falls)
+        return self.falls.pop(0)
 
 
 def is_alive(pid: int) -> bool:

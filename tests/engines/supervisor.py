@@ -18,7 +18,7 @@ STARTED, SPOOLED, DONE = (Token(letter * 16) for letter in (b"s", b"p", b"d"))
 
 
 async def supervise(folder: Path, url: str) -> None:
-    async with Rig(folder) as rig:
+    async with Rig(folder, adopts=True) as rig:
         guard = rig.engine.guard
         guard.session(url="http://127.0.0.1:1", identity="old", incarnation=1, last_word="old")
         guard.session(url=url, identity="worker-1", incarnation=7, last_word="farewell")
@@ -27,9 +27,10 @@ async def supervise(folder: Path, url: str) -> None:
         guard.done([DONE])
         child = await rig.value("pid")
         family = folder / "family"
-        rig.start("start_family", str(family), True)
+        rig.start("start_family", str(family), "hold")
         await rig.until("the family is there", family.exists)
-        pids = f"{child} {parent_of(child)} {guard.pid} {family.read_text(encoding='utf-8')}"
+        nursery = parent_of(parent_of(child))
+        pids = f"{child} {nursery} {guard.pid} {family.read_text(encoding='utf-8')}"
         (folder / "pids.part").write_text(pids, encoding="utf-8")
         os.rename(folder / "pids.part", folder / "pids")
         await asyncio.Event().wait()

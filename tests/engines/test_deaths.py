@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.engines.reporting import LOST_EXIT
+from holdfast.engines.reporting import LOOP_ENDED_EXIT, LOST_EXIT
 from holdfast.model.outcome import OutcomeKind
 from holdfast.ports import LaneDeath
 from tests.engines.rig import Rig, is_alive, parent_of
@@ -68,24 +68,67 @@ def test_a_child_without_its_sockets_is_ended(tmp_path: Path) -> None:
     play(tmp_path, scene)
 
 
-def test_a_kill_is_ours_and_takes_the_group_with_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["ours", "another's", "its own"])
+def test_the_end_of_a_child_takes_with_it_what_its_task_started(tmp_path: Path, how: str) -> None:
+    """Else the next run of the task would begin beside what is left of this one."""
+
     async def scene(rig: Rig) -> None:
+        child = await rig.value("pid")
         pids = tmp_path / "pids"
-        running = rig.start("start_family", str(pids), True)
+        running = rig.start("start_family", str(pids), "die" if how == "its own" else "hold")
         behind = rig.start("nothing")
         await rig.until("the family is there", pids.exists)
-        near, far, daemon = map(int, pids.read_text(encoding="utf-8").split())
-        rig.engine.kill(0)
+        family = list(map(int, pids.read_text(encoding="utf-8").split()))
+        if how == "ours":
+            rig.engine.kill(0)
+        elif how == "another's":
+            os.kill(child, signal.SIGKILL)
         death = await rig.death()
-        assert death.killed
-        assert death.signal == signal.SIGKILL
+        assert not any(map(is_alive, family)), "gone before the death is told"
+        assert death.killed is (how == "ours")
+        assert death.signal == (0 if how == "its own" else signal.SIGKILL)
         assert (death.begun, death.untouched) == ((running,), (behind,))
+
+    play(tmp_path, scene)
+
+
+@pytest.mark.parametrize("lane", [0, 2])
+def test_what_a_task_that_ended_by_itself_has_left_lives_until_the_worker_ends(
+    tmp_path: Path, lane: int
+) -> None:
+    async def scene(rig: Rig) -> None:
+        pids, later = tmp_path / "pids", tmp_path / "later"
+        await rig.run("start_family", str(pids), "leave", lane=lane)
+        near, far, daemon = map(int, pids.read_text(encoding="utf-8").split())
+        assert all(map(is_alive, (near, far, daemon)))
+        # The kernel tells the starts of processes apart by hundredths of a second.
+        await rig.run("wait_so_long", 0.03, lane=lane)
+        rig.start("start_family", str(later), "die", lane=lane)
+        await rig.death()
+        assert not any(map(is_alive, map(int, later.read_text(encoding="utf-8").split())))
         await rig.until("its group is gone", lambda: not is_alive(near))
         assert is_alive(far)
         assert is_alive(daemon)
         await rig.engine.close()
         assert not is_alive(far), "an orderly end leaves nothing behind"
         assert not is_alive(daemon)
+
+    play(tmp_path, scene)
+
+
+def test_a_task_that_kills_its_parent_costs_its_own_lane_only(tmp_path: Path) -> None:
+    async def scene(rig: Rig) -> None:
+        beside, mark = rig.start("wait_for", str(tmp_path / "go"), lane=1), tmp_path / "near"
+        fatal = rig.start("kill_parent", str(mark))
+        death = await rig.death()
+        assert death.begun == (fatal,)
+        assert death.signal == signal.SIGKILL
+        near = int(mark.read_text(encoding="utf-8"))
+        await rig.until("its group is gone", lambda: not is_alive(near))
+        (tmp_path / "go").touch()
+        assert (await rig.outcome(beside)).kind is OutcomeKind.SUCCEEDED
+        assert (await rig.run("nothing")).kind is OutcomeKind.SUCCEEDED
+        assert not rig.falls
 
     play(tmp_path, scene)
 
@@ -173,41 +216,106 @@ def test_the_death_of_a_shared_child_names_all_that_ran(tmp_path: Path) -> None:
     play(tmp_path, scene)
 
 
-def test_the_death_of_the_guard_is_told_and_takes_all_with_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "body", ["stop_loop", "stop_loop_and_wait", "exit_beside", "cancel_everybody"]
+)
+def test_a_loop_that_ends_under_its_tasks_is_a_death_of_the_child(
+    tmp_path: Path, body: str
+) -> None:
+    """Else all that ran beside would have failed for good, cancelled by nobody who may."""
+
+    async def scene(rig: Rig) -> None:
+        marks = [tmp_path / f"m{n}" for n in range(5)]
+        running = [rig.start("forever", str(mark), lane=2) for mark in marks]
+        await rig.until("all run", lambda: all(mark.exists() for mark in marks))
+        fatal = rig.start(body, lane=2)
+        death = await rig.death()
+        # Who stopped the loop as its last act has ended by itself before.
+        assert set(running) == set(death.begun) - {fatal}
+        assert (fatal in death.begun) is (body != "stop_loop")
+        assert (death.signal, death.exit_code) == (0, LOOP_ENDED_EXIT)
+        assert "event loop" in death.last_words
+        assert (await rig.run("fail_later", "x", lane=2)).kind is OutcomeKind.RAISED
+        ended = await rig.run("cancel_myself", lane=2)
+        assert ended.kind is OutcomeKind.RAISED
+        assert not rig.deaths
+
+    play(tmp_path, scene)
+
+
+def nursery_of(child: int) -> int:
+    return parent_of(parent_of(child))
+
+
+@pytest.mark.parametrize("which", ["guard", "nursery"])
+def test_the_death_of_guard_or_nursery_takes_all_lanes_and_a_new_tree_stands(
+    tmp_path: Path, which: str
+) -> None:
     async def scene(rig: Rig) -> None:
         child = await rig.value("pid")
-        mark = tmp_path / "mark"
-        running = rig.start("forever", str(mark))
+        before = rig.engine.guard.pid
+        marks = [tmp_path / f"m{n}" for n in range(3)]
+        running = rig.start("forever", str(marks[0]))
         behind = rig.start("nothing")
-        marks = [tmp_path / f"beside{n}" for n in range(2)]
-        beside = [(rig.start("forever", str(each), lane=2),) for each in marks]
-        await rig.until("all run", lambda: all(each.exists() for each in (mark, *marks)))
-        os.kill(rig.engine.guard.pid, signal.SIGKILL)
-        await rig.until("it is told", lambda: rig.guard_deaths == 1)
-        await rig.until("the child is gone", lambda: not is_alive(child))
-        deaths = [death for _, death in rig.deaths]
-        # What had begun may have run: it died of its own, and is charged.
-        assert [each.begun for each in deaths if each.begun] == [(running,), *beside]
-        assert not any(each.killed for each in deaths)
-        assert [each.untouched for each in deaths if each.untouched] == [(behind,)]
-        assert not rig.engine.hand(0, rig.order("nothing"))
-        rig.engine.guard.started([running])
+        beside = tuple(rig.start("forever", str(each), lane=2) for each in marks[1:])
+        await rig.until("all run", lambda: all(each.exists() for each in marks))
+        os.kill(before if which == "guard" else nursery_of(child), signal.SIGKILL)
+        fall = await rig.fall()
+        assert not is_alive(child)
+        assert sorted(fall) == [0, 1, 2]
+        # Whatever had begun may have done it; what waited behind it surely did not run.
+        assert [fall[lane].begun for lane in range(3)] == [(running,), (), beside]
+        assert [fall[lane].untouched for lane in range(3)] == [(behind,), (), ()]
+        assert not any(death.killed or death.out_of_memory for death in fall.values())
+        for lane in range(3):
+            assert (await rig.run("meet", 0, str(tmp_path), "x", lane=lane)).failure is None
+        assert rig.engine.guard.pid != before
+        assert not is_alive(before)
+        assert rig.guard_deaths == 0
+        assert not rig.deaths
 
     play(tmp_path, scene)
 
 
-def test_the_death_of_the_nursery_is_that_of_the_guard(tmp_path: Path) -> None:
+def test_what_had_ended_before_a_fall_is_heard(tmp_path: Path) -> None:
     async def scene(rig: Rig) -> None:
         child = await rig.value("pid")
-        os.kill(parent_of(child), signal.SIGKILL)
-        await rig.until("it is told", lambda: rig.guard_deaths == 1)
-        assert not is_alive(child)
+        done = rig.start("large_result", 300_000)
+        await rig.until("it has written", lambda: list((tmp_path / "state").rglob("results/*")))
+        os.kill(nursery_of(child), signal.SIGKILL)
+        fall = await rig.fall()
+        assert (done in rig.ended) is not (done in fall[0].begun)
+        for _ in range(3):
+            os.kill(nursery_of(await rig.value("pid", lane=1)), signal.SIGKILL)
+            fall = await rig.fall()
+            assert not any(death.begun for death in fall.values())
 
     play(tmp_path, scene)
 
 
-def test_an_interpreter_that_cannot_start_is_told(tmp_path: Path) -> None:
+def test_an_engine_can_be_closed_while_it_falls(tmp_path: Path) -> None:
     async def scene(rig: Rig) -> None:
+        child, guard = await rig.value("pid"), rig.engine.guard.pid
+        # A guard that stands still keeps the next tree waiting.
+        os.kill(guard, signal.SIGSTOP)
+        os.kill(nursery_of(child), signal.SIGKILL)
+        await rig.until("it falls", lambda: not rig.engine._tree.stands)
+        assert not rig.engine.hand(0, rig.order("nothing"))
+        os.kill(guard, signal.SIGCONT)
+        await rig.engine.close()
+        assert not is_alive(guard)
+        assert not rig.falls
+
+    play(tmp_path, scene)
+
+
+def test_trees_that_bear_no_child_are_given_up(tmp_path: Path) -> None:
+    async def scene(rig: Rig) -> None:
+        token = rig.start("nothing")
         await rig.until("it is told", lambda: rig.guard_deaths == 1)
+        assert rig.falls[0][0].untouched == (token,)
+        assert not any(death.begun for fall in rig.falls for death in fall.values())
+        assert not rig.engine.hand(0, rig.order("nothing"))
+        rig.engine.guard.started([token])
 
     play(tmp_path, scene, python="/bin/false")

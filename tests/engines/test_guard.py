@@ -23,7 +23,8 @@ from typing import Any
 import pytest
 
 from holdfast.engines import guard, guarding
-from holdfast.engines.guard import Ledger, descendants, post
+from holdfast.engines.ending import descendants
+from holdfast.engines.guard import Ledger, post
 from tests.conftest import Eventually
 from tests.engines.rig import Rig, is_alive
 from tests.engines.supervisor import DONE, SPOOLED, STARTED
@@ -169,6 +170,45 @@ def test_the_end_of_a_supervisor_ends_and_tells_all(
     ]
 
 
+def test_what_a_killed_guard_leaves_is_ended_by_the_supervisor(
+    tmp_path: Path, eventually: Eventually
+) -> None:
+    coordinator = Coordinator([])
+    with serving(coordinator) as url, supervisor(tmp_path, url) as process:
+        eventually("all is up", (tmp_path / "pids").exists)
+        pids = [int(pid) for pid in (tmp_path / "pids").read_text(encoding="utf-8").split()]
+        child, nursery, guardian, near, far, daemon = pids
+        below = (child, nursery, near, far, daemon)
+        assert set(below) <= set(descendants(process.pid))
+        os.kill(guardian, signal.SIGKILL)
+        eventually("nothing is left", lambda: not any(map(is_alive, below)), within_seconds=5)
+        assert is_alive(process.pid)
+        eventually("a new tree stands", lambda: len(descendants(process.pid)) >= 4)
+        # What the new guard has to tell, it knows without being told again.
+        process.kill()
+        assert coordinator.told.wait(10)
+    ((_, told),) = coordinator.reports
+    assert told["incarnation"] == 7
+    assert told["started"] == [STARTED.hex(), SPOOLED.hex()]
+    assert told["spooled"] == [SPOOLED.hex()]
+
+
+def test_where_supervisor_and_guard_are_killed_together_nothing_is_left_either(
+    tmp_path: Path, eventually: Eventually
+) -> None:
+    with supervisor(tmp_path, "http://127.0.0.1:1") as process:
+        eventually("all is up", (tmp_path / "pids").exists)
+        pids = [int(pid) for pid in (tmp_path / "pids").read_text(encoding="utf-8").split()]
+        child, nursery, guardian, *family = pids
+        # So that neither sees the end of the other.
+        for pid in (guardian, process.pid):
+            os.kill(pid, signal.SIGSTOP)
+        for pid in (guardian, process.pid):
+            os.kill(pid, signal.SIGKILL)
+        below = (child, nursery, *family)
+        eventually("nothing is left", lambda: not any(map(is_alive, below)), within_seconds=5)
+
+
 def test_an_orderly_end_is_not_told(tmp_path: Path) -> None:
     coordinator = Coordinator([])
 
@@ -198,7 +238,8 @@ def test_a_guard_that_stands_still_does_not_hold_the_supervisor(
             tokens = [STARTED] * 10_000
             for _ in range(20):
                 rig.engine.guard.started(tokens)
-            await rig.until("its death is told", lambda: rig.guard_deaths == 1)
+            await rig.fall()
+            await rig.run("nothing")
 
     asyncio.run(scene())
 

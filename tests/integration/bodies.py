@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -49,6 +50,30 @@ def crash(witness: str) -> None:
     Witness(witness).begin(attempt.task_id, attempt.fence)
     os.write(2, b"about to touch what is not ours\n")
     os.kill(os.getpid(), signal.SIGSEGV)
+    time.sleep(10)
+
+
+async def seen_to_sleep(number: int, witness: str, seconds: float) -> int:
+    """Run under the eyes of the witness beside others, so long."""
+    attempt = current()
+    with Witness(witness).running(attempt.task_id, attempt.fence):
+        await asyncio.sleep(seconds)
+    return number
+
+
+async def stop_loop() -> None:
+    """Stop the event loop that is not ours alone."""
+    asyncio.get_running_loop().stop()
+    await asyncio.sleep(10)
+
+
+def kill_above(name: str) -> None:
+    """SIGKILL the nearest process above us that has this name; "": the one right above us."""
+    pid = os.getppid()
+    while name and Path(f"/proc/{pid}/comm").read_text().strip() != name:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        pid = int(stat.rpartition(")")[2].split()[1])
+    os.kill(pid, signal.SIGKILL)
     time.sleep(10)
 
 

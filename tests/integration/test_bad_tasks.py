@@ -36,6 +36,46 @@ def test_a_task_that_segfaults_for_ever_ends(fleet: Fleet, seen: Seen) -> None:
     assert not any(map(is_zombie_or_gone, before))
 
 
+@pytest.mark.parametrize("above", ["", "holdfast-nurse", "holdfast-guard"])
+def test_a_task_that_kills_what_is_above_it_ends_and_costs_nobody_else(
+    start_fleet: StartFleet, seen: Seen, tmp_path: Path, above: str
+) -> None:
+    fleet = start_fleet()
+    fleet.work("one", "--slots", "2")
+    fleet.work("two", "--slots", "2")
+    release = tmp_path / "release"
+    others = [fleet.client.submit(bodies.hold, n, seen.path, str(release)) for n in range(3)]
+    seen.until_busy(*(future.id for future in others))
+    before = supervisors(fleet)
+    poison = fleet.client.submit(bodies.kill_above, above)
+    with pytest.raises(TaskFailedError) as failed:
+        poison.result(40)
+    assert failed.value.reason == "crashed"
+    release.touch()
+    assert [future.result(20) for future in others] == [0, 1, 2]
+    for future in others:
+        charges = fleet.client.status(future.id)["charges"]
+        assert (charges["crashes"], charges["losses"]) == (0, 0)
+    assert supervisors(fleet) == before
+    assert not any(map(is_zombie_or_gone, before))
+
+
+def test_a_task_that_stops_the_loop_of_others_ends_and_costs_nobody_else(
+    start_fleet: StartFleet, seen: Seen
+) -> None:
+    fleet = start_fleet()
+    fleet.work("one", "--slots", "1")
+    others = [fleet.client.submit(bodies.seen_to_sleep, n, seen.path, 0.7) for n in range(3)]
+    seen.until_busy(*(future.id for future in others))
+    poison = fleet.client.submit(bodies.stop_loop)
+    assert [future.result(20) for future in others] == [0, 1, 2]
+    with pytest.raises(TaskFailedError, match="event loop") as failed:
+        poison.result(20)
+    assert failed.value.reason == "crashed"
+    charges = [fleet.client.status(future.id)["charges"] for future in others]
+    assert [(each["crashes"], each["losses"]) for each in charges] == [(0, 0)] * 3
+
+
 def test_a_task_that_exits_ends(fleet: Fleet) -> None:
     with pytest.raises(TaskFailedError, match="exit") as failed:
         fleet.client.submit(bodies.leave, 3).result(20)

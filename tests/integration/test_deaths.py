@@ -26,6 +26,22 @@ def test_a_killed_child_costs_only_its_own_task(fleet: Fleet, seen: Seen, tmp_pa
     assert fleet.client.status(struck.task)["charges"]["crashes"] == 1
 
 
+def test_what_a_killed_child_started_is_gone_before_its_task_begins_again(
+    start_fleet: StartFleet, tmp_path: Path, eventually: Eventually
+) -> None:
+    fleet = start_fleet()
+    fleet.work("one", "--slots", "1")
+    pids = tmp_path / "pids"
+    future = fleet.client.submit(bodies.brood_and_wait, str(pids))
+    eventually("the task has children", pids.exists, within_seconds=20)
+    child, *brood = (int(pid) for pid in pids.read_text().split())
+    pids.unlink()
+    os.kill(child, signal.SIGKILL)
+    eventually("the task begins again", pids.exists, within_seconds=20)
+    assert all(map(is_zombie_or_gone, brood))
+    assert future.cancel()
+
+
 def test_a_killed_worker_leaves_no_process_behind(
     fleet: Fleet, tmp_path: Path, eventually: Eventually
 ) -> None:
@@ -46,6 +62,25 @@ def test_a_killed_worker_leaves_no_process_behind(
     )
     eventually("its guard has gone too", lambda: all(map(is_zombie_or_gone, guards)))
     assert "doomed" in fleet.client.why(future.id)["why"]
+    assert future.cancel()
+
+
+def test_a_killed_guard_leaves_no_process_of_its_tasks(
+    start_fleet: StartFleet, tmp_path: Path, eventually: Eventually
+) -> None:
+    fleet = start_fleet()
+    fleet.work("one", "--slots", "1")
+    pids = tmp_path / "pids"
+    future = fleet.client.submit(bodies.brood_and_wait, str(pids))
+    eventually("the task has children", pids.exists, within_seconds=20)
+    brood = [int(pid) for pid in pids.read_text().split()]
+    supervisor = fleet.cluster.worker_pid("one")
+    (guard,) = (pid for pid in descendants(supervisor) if b"holdfast-guard" in name_of(pid))
+    pids.unlink()
+    os.kill(guard, signal.SIGKILL)
+    eventually("the task begins again", pids.exists, within_seconds=20)
+    assert all(map(is_zombie_or_gone, brood))
+    assert not is_zombie_or_gone(supervisor)
     assert future.cancel()
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from holdfast.cli.app import Exit
 from holdfast.core.peer import PeerState
 from holdfast.errors import ChannelClosedError
 from holdfast.transports.address import parse_address
@@ -68,6 +71,24 @@ def test_it_leaves_a_folder_that_was_deleted(
 ) -> None:
     monkeypatch.setattr(worker, "_ALONE_SECONDS", 60.0)
     assert asyncio.run(leaves(Agent(occupied=True), tmp_path / "gone", 5.0))
+
+
+def test_a_worker_that_has_nothing_to_run_tasks_with_says_so_in_its_exit_code(
+    tmp_path: Path,
+) -> None:
+    """For a service manager: it has to start it again, which an exit code of 0 does not tell."""
+    # The interpreter of guard and nursery is that of the worker, which here is none.
+    program = "import sys; sys.executable = '/bin/false'; from holdfast.cli import main; main()"
+    words = ["worker", "--url", f"unix:{tmp_path}/nobody.sock", "--home", str(tmp_path / "home")]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert done.returncode == Exit.ENGINE_LOST
+    assert "holdfast: the processes that run tasks ended again and again" in done.stderr
 
 
 def test_it_says_once_that_it_waits(caplog: pytest.LogCaptureFixture) -> None:

@@ -367,6 +367,17 @@ class ScriptedEngine:
         death = LaneDeath(begun, untouched, last_words="last words", **(facts | options))
         self.listener.lane_died(lane, death)
 
+    def fall(self) -> None:
+        """Let the children of all lanes die at once."""
+        deaths = []
+        for lane, child in enumerate(self.children):
+            facts = {"signal": 9, "exit_code": 0, "killed": False, "out_of_memory": False}
+            death = LaneDeath(tuple(child.begun), tuple(child.queue), last_words="", **facts)
+            child.begun.clear()
+            child.queue.clear()
+            deaths.append((lane, death))
+        self.listener.all_died(deaths)
+
     def _begin(self, child: Child) -> None:
         before = dict(child.begun)
         child.take_up()

@@ -9,7 +9,7 @@ import pytest
 from holdfast.core.lanes import BLOCKED_SECONDS
 from holdfast.model.ids import Token
 from holdfast.model.outcome import Encoding, OutcomeKind, Payload
-from holdfast.ports import LaneDeath, Order
+from holdfast.ports import Order
 from holdfast.worker.slots import Slots
 from tests.core.wording import number_of, task, token
 from tests.worker.kit import NotedGuard, ScriptedEngine
@@ -120,12 +120,27 @@ def test_suspects_may_have_run_and_those_to_be_stopped_run_no_more(play: Play) -
     assert play.engine.runs[2] == 1
 
 
-def test_each_that_the_guard_took_along_has_crashed(play: Play) -> None:
-    play.hand(1, 2, concurrent=True)
-    for number in (1, 2):
-        play.slots.lane_died(
-            CONCURRENT,
-            LaneDeath((token(number),), (), 9, 0, killed=False, out_of_memory=False, last_words=""),
-        )
-    kinds = [over.ended.kind for over in play.slots.collect(0.0)]
-    assert kinds == [OutcomeKind.CRASHED, OutcomeKind.CRASHED]
+def test_suspects_of_a_fall_run_one_by_one_and_only_who_falls_alone_is_charged(play: Play) -> None:
+    play.hand(1, 4)
+    play.hand(2, 3, concurrent=True)
+    play.slots.stop(token(3), 0.0)
+    play.engine.fall()
+    (over,) = play.slots.collect(0.0)
+    assert (number_of(over.ended.token), over.ended.kind) == (3, OutcomeKind.STOPPED)
+    assert play.named == [1, 2, 3]
+    play.slots.dispatch(0.0)
+    assert play.slots.busy
+    assert (play.engine.runs[1], play.engine.runs[2]) == (2, 1)
+    play.engine.fall()
+    (over,) = play.slots.collect(0.0)
+    assert (number_of(over.ended.token), over.ended.kind) == (1, OutcomeKind.CRASHED)
+    play.slots.dispatch(0.0)
+    # Who did it is known: the others run side by side again.
+    assert (play.engine.runs[2], play.engine.runs[4]) == (2, 1)
+
+
+def test_a_fall_of_an_idle_worker_costs_nobody(play: Play) -> None:
+    play.engine.fall()
+    assert play.slots.collect(0.0) == []
+    play.hand(1)
+    assert play.engine.runs[1] == 1

@@ -12,6 +12,7 @@ import click
 
 from holdfast.errors import (
     ConfigurationError,
+    EngineLostError,
     HoldfastError,
     IndefiniteError,
     InvalidInputError,
@@ -35,6 +36,7 @@ class Exit(IntEnum):
     UNFINISHED = 6
     CANCELLED = 7
     UNREADABLE = 8
+    ENGINE_LOST = 9
     INTERRUPTED = 130
 
 
@@ -48,6 +50,7 @@ EXIT_TEXT = {
     Exit.UNFINISHED: "the task is not finished within the time given",
     Exit.CANCELLED: "the task was cancelled",
     Exit.UNREADABLE: "the task succeeded, but its result cannot be loaded here",
+    Exit.ENGINE_LOST: "a worker cannot keep the processes that run its tasks; start it again",
     Exit.INTERRUPTED: "Ctrl-C or SIGTERM; tasks go on (up, coordinator and worker end with 0)",
 }
 
@@ -186,6 +189,8 @@ def exit_code(error: HoldfastError) -> Exit:
         return Exit.NO_COORDINATOR
     if isinstance(error, ConfigurationError | InvalidInputError):
         return Exit.USAGE
+    if isinstance(error, EngineLostError):
+        return Exit.ENGINE_LOST
     if isinstance(error, TaskCancelledError):
         return Exit.CANCELLED
     if isinstance(error, ResultUnreadableError):

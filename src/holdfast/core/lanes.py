@@ -12,7 +12,12 @@ How long a function runs is a weighted mean of what was seen, per function, for 
 longer than `BLOCKED_SECONDS` is *blocked*; what waits behind it is to be taken back into the line.
 
 Concurrent orders have a line of their own and all go to lane `slots`, so many at once. After a
-crash there, each suspect runs once alone, before any other concurrent order.
+crash there, each suspect runs once alone in that lane, before any other concurrent order.
+
+Where all lanes died at once, whatever ran in any of them is a *suspect of the fall*: each runs once
+with nothing beside it in the whole worker, before anything else. The one that began last comes
+first, because what brings a worker down seldom takes long; once one was found to have done it, the
+others are suspects no longer.
 
 This room only reckons. The shell hands, takes back and kills, and says here what came of it.
 """
@@ -24,8 +29,10 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable
 
 import msgspec
+from msgspec import structs
 
 from holdfast.model.ids import Token
+from holdfast.model.words import Word
 
 AHEAD_SECONDS = 0.005
 AHEAD_ORDERS_MAX = 64
@@ -36,21 +43,31 @@ NEW_WEIGHT = 0.25
 FUNCTIONS_KNOWN_MAX = 1024
 
 
+class Alone(Word):
+    """Where nobody runs beside an order."""
+
+    NO = 0
+    IN_LANE = 1
+    """A suspect of a crash of the concurrent lane."""
+    IN_WORKER = 2
+    """A suspect of a death of all lanes at once."""
+
+
 class Waiting(msgspec.Struct, frozen=True, gc=False):
     """One order in line."""
 
     token: Token
     function: str
     concurrent: bool
-    alone: bool = False
-    """A suspect of a crash: it runs with nobody beside it."""
+    alone: Alone = Alone.NO
 
 
 class Lane(msgspec.Struct, gc=False):
     """One lane: what was handed to it and has not ended, in order."""
 
     number: int
-    queue: dict[Token, tuple[Waiting, float]]
+    queue: dict[Token, tuple[Waiting, float, float]]
+    """The order, how long it may take, and when it was handed."""
     load_seconds: float = 0.0
     since: float = 0.0
     """When the first of the queue became the first."""
@@ -71,6 +88,8 @@ class Lanes:
         "_line",
         "_mean_seconds",
         "_next",
+        "_recluse",
+        "_suspects",
         "_where",
     )
 
@@ -79,6 +98,10 @@ class Lanes:
         self._concurrent_slots = concurrent_slots
         self._line: deque[Waiting] = deque()
         self._concurrent_line: deque[Waiting] = deque()
+        self._suspects: deque[Waiting] = deque()
+        """Of a fall: they go first, one after another."""
+        self._recluse = False
+        """One of them is in a lane: nothing else is handed."""
         self._where: dict[Token, Lane | None] = {}
         self._mean_seconds: OrderedDict[str, float] = OrderedDict()
         self._free: dict[int, None] = dict.fromkeys(range(slots))
@@ -115,13 +138,15 @@ class Lanes:
         if token not in self._where or self._where[token] is not None:
             return False
         del self._where[token]
-        for line in (self._line, self._concurrent_line):
+        for line in (self._line, self._concurrent_line, self._suspects):
             for waiting in [each for each in line if each.token == token]:
                 line.remove(waiting)
         return True
 
     def choose(self, now: float) -> list[tuple[int, Token]]:
         """Return what to hand to which lane, in order, and count it as handed."""
+        if self._recluse or self._suspects:
+            return self._choose_suspect(now)
         chosen: list[tuple[int, Token]] = []
         line = self._line
         while line:
@@ -154,31 +179,38 @@ class Lanes:
             means[waiting.function] = mean + NEW_WEIGHT * (seconds - mean)
             means.move_to_end(waiting.function)
 
-    def back(self, tokens: Iterable[Token], now: float, *, alone: bool = False) -> None:
+    def back(self, tokens: Iterable[Token], now: float, *, alone: Alone = Alone.NO) -> None:
         """These left their lanes: they stand first in line again, in their order.
 
-        `alone`: they are suspects of a crash, each to run with nobody beside it.
+        `alone`: they are suspects from now on. Who is one already stays one.
         """
+        if alone is Alone.IN_WORKER:
+            tokens = sorted(tokens, key=self._handed_at, reverse=True)
         returning: list[Waiting] = []
         for token in tokens:
             lane = self._where.get(token)
             if lane is None:
                 continue
             waiting = self._drop(lane, token, now)
-            if alone:
-                waiting = Waiting(token, waiting.function, waiting.concurrent, alone=True)
+            if alone > waiting.alone:
+                waiting = structs.replace(waiting, alone=alone)
             self._where[token] = None
             returning.append(waiting)
         for waiting in reversed(returning):
-            line = self._concurrent_line if waiting.concurrent else self._line
-            line.appendleft(waiting)
+            self._line_of(waiting).appendleft(waiting)
 
-    def lost(self, token: Token, now: float) -> bool:
-        """An order in a lane ended without running to its end; return whether it ran alone."""
+    def lost(self, token: Token, now: float) -> None:
+        """An order in a lane ended without running to its end."""
         lane = self._where.pop(token, None)
-        if lane is None:
-            return False
-        return self._drop(lane, token, now).alone
+        if lane is not None:
+            self._drop(lane, token, now)
+
+    def acquit(self) -> None:
+        """It is known who made all lanes die: the other suspects of that run as before."""
+        for waiting in reversed(self._suspects):
+            cleared = structs.replace(waiting, alone=Alone.NO)
+            self._line_of(cleared).appendleft(cleared)
+        self._suspects.clear()
 
     def refused(self, number: int) -> None:
         """A lane has no room, whatever is reckoned here; `writable` ends that."""
@@ -227,6 +259,29 @@ class Lanes:
                 return lane
         return None
 
+    def _choose_suspect(self, now: float) -> list[tuple[int, Token]]:
+        """Return the first suspect of a fall, once nothing else is in any lane."""
+        if any(lane.queue for lane in self._lanes):
+            return []
+        waiting = self._suspects[0]
+        number = len(self._lanes) - 1 if waiting.concurrent else next(iter(self._free), 0)
+        lane = self._lanes[number]
+        if lane.stuck:
+            return []
+        self._suspects.popleft()
+        self._put(lane, waiting, AHEAD_SECONDS, now)
+        self._recluse = True
+        return [(number, waiting.token)]
+
+    def _line_of(self, waiting: Waiting) -> deque[Waiting]:
+        if waiting.alone is Alone.IN_WORKER:
+            return self._suspects
+        return self._concurrent_line if waiting.concurrent else self._line
+
+    def _handed_at(self, token: Token) -> float:
+        lane = self._where.get(token)
+        return -math.inf if lane is None else lane.queue[token][2]
+
     def _choose_concurrent(self, chosen: list[tuple[int, Token]], now: float) -> None:
         line, lane = self._concurrent_line, self._lanes[-1]
         while line and not lane.stuck and len(lane.queue) < self._concurrent_slots:
@@ -242,7 +297,7 @@ class Lanes:
         if not lane.queue:
             lane.since = now
             self._free.pop(lane.number, None)
-        lane.queue[waiting.token] = (waiting, estimate)
+        lane.queue[waiting.token] = (waiting, estimate, now)
         lane.load_seconds += estimate
         lane.unknown = estimate >= AHEAD_SECONDS
         self._where[waiting.token] = lane
@@ -250,7 +305,9 @@ class Lanes:
     def _drop(self, lane: Lane, token: Token, now: float) -> Waiting:
         if next(iter(lane.queue)) == token:
             lane.since = now
-        waiting, estimate = lane.queue.pop(token)
+        waiting, estimate, _ = lane.queue.pop(token)
+        # Whoever leaves a lane while there is a recluse is the recluse.
+        self._recluse = False
         lane.load_seconds -= estimate
         if not lane.queue:
             # What blocked the lane has ended; the sum starts afresh, without rounding errors.

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import CoroutineType
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Protocol
 
 import msgspec
 
@@ -41,12 +41,24 @@ _DESCRIPTOR_FIRST: Final = 60
 _PAGE_BYTES: Final = resource.getpagesize()
 
 
-def run(charge: Charge, descriptors: tuple[int, ...], nursery_pid: int) -> NoReturn:
+class Sign(Protocol):
+    """Where a child shows whether user code runs in it."""
+
+    def busy(self) -> None:
+        """User code runs from here on."""
+        ...
+
+    def idle(self) -> None:
+        """No user code runs."""
+        ...
+
+
+def run(charge: Charge, descriptors: tuple[int, ...], minder_pid: int, sign: Sign) -> NoReturn:
     """Become the child of a charge, and serve its lane until the supervisor is done with it.
 
     The process exits here.
     """
-    kernel.die_with_parent(nursery_pid)
+    kernel.die_with_parent(minder_pid)
     os.setsid()
     orders, outcomes = _arrange(descriptors)
     kernel.name_process(f"holdfast-{charge.lane}")
@@ -56,9 +68,9 @@ def run(charge: Charge, descriptors: tuple[int, ...], nursery_pid: int) -> NoRet
     if charge.concurrent:
         from holdfast.engines.concurrent import serve  # asyncio, which other lanes can do without
 
-        serve(charge, orders, outcomes)
+        serve(charge, orders, outcomes, sign)
     else:
-        SequentialLane(charge, orders, outcomes).serve()
+        SequentialLane(charge, orders, outcomes, sign).serve()
     leave(0)
 
 
@@ -108,8 +120,9 @@ class InterruptGate:
 class SequentialLane:
     """The loop of a lane whose attempts run one after another, in the main thread."""
 
-    def __init__(self, charge: Charge, orders: int, outcomes: int) -> None:
+    def __init__(self, charge: Charge, orders: int, outcomes: int, sign: Sign) -> None:
         self._charge = charge
+        self._sign = sign
         self._orders = socket.socket(fileno=orders)
         self._outcomes = socket.socket(fileno=outcomes)
         self._gate = InterruptGate(lambda: read_requests(self._outcomes))
@@ -124,9 +137,11 @@ class SequentialLane:
         buffer = memoryview(bytearray(PACKET_BYTES_MAX))
         tasks = 0
         while size := self._receive(buffer):
+            self._sign.busy()
             report = self._attempt(decoder.decode(buffer[:size]))
             if os.getpid() != self._pid:
                 os._exit(0)  # User code forked and both came back; the other one goes on.
+            self._sign.idle()
             send_report(self._outcomes, report)
             flush_streams()
             if self._sources is not None:

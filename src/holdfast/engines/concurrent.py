@@ -1,38 +1,63 @@
 """The loop of a concurrent lane: many `async def` attempts in one child.
 
-It reads no further order while `RUNNING_MAX` run, so that what waits can be taken back.
+It reads no further order while `RUNNING_MAX` run, so that what waits can be taken back. The loop
+belongs to all of them: where one of them ends it, or cancels the others, the child dies of that and
+reports none of them, so that they are suspects and not failures.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import time
+from contextlib import suppress
 from inspect import isawaitable
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import msgspec
 
 from holdfast.engines import invoke
+from holdfast.engines.child import Sign
 from holdfast.engines.current import Current, TaskCancelled, enter
 from holdfast.engines.freshness import Sources
 from holdfast.engines.packets import PACKET_BYTES_MAX, RETIRED_EXIT, Charge, Work
-from holdfast.engines.reporting import flush_streams, leave, read_requests, send_report
+from holdfast.engines.reporting import (
+    LOOP_ENDED_EXIT,
+    flush_streams,
+    leave,
+    read_requests,
+    send_report,
+)
 from holdfast.observe import TaskSet, logger
 
 RUNNING_MAX: Final = 64
 
 
-def serve(charge: Charge, orders: int, outcomes: int) -> None:
+def serve(charge: Charge, orders: int, outcomes: int, sign: Sign) -> None:
     """Take orders until the supervisor closes the lane."""
-    asyncio.run(ConcurrentLane(charge, orders, outcomes).serve())
+    with asyncio.Runner() as runner:
+        try:
+            runner.run(ConcurrentLane(charge, orders, outcomes, sign).serve())
+        except BaseException as error:
+            # Before the runner cancels what is left, which would be reported then.
+            _abandon(error)
+
+
+def _abandon(error: BaseException) -> NoReturn:
+    """Leave, because the event loop is not ours any more."""
+    told = f"a task ended the event loop that others ran in: {error!r}\n"
+    with suppress(OSError):
+        os.write(2, told.encode(errors="backslashreplace"))
+    leave(LOOP_ENDED_EXIT)
 
 
 class ConcurrentLane:
     """The attempts that run in this child, by token."""
 
-    def __init__(self, charge: Charge, orders: int, outcomes: int) -> None:
+    def __init__(self, charge: Charge, orders: int, outcomes: int, sign: Sign) -> None:
         self._charge = charge
+        self._sign = sign
         self._orders = socket.socket(fileno=orders)
         self._outcomes = socket.socket(fileno=outcomes)
         self._functions = invoke.Functions()
@@ -45,10 +70,12 @@ class ConcurrentLane:
         self._interrupted: set[bytes] = set()
         self._closed = asyncio.Event()
         self._reading = False
+        self._serving: asyncio.Task[Any] | None = None
 
     async def serve(self) -> None:
         """Run attempts until the lane is closed."""
         loop = asyncio.get_running_loop()
+        self._serving = asyncio.current_task()
         loop.add_reader(self._outcomes, self._interrupt)
         self._read_more()
         await self._closed.wait()
@@ -78,9 +105,16 @@ class ConcurrentLane:
             self._closed.set()
         else:
             work = self._decoder.decode(self._buffer[:size])
+            if not self._running:
+                self._sign.busy()
             self._running[work.token] = None
             self._tasks.start(work.function, self._attempt(work))
         self._read_more()
+
+    @property
+    def _is_cancelled(self) -> bool:
+        """Whether user code has cancelled all that it found in the loop."""
+        return self._serving is not None and self._serving.cancelling() > 0
 
     def _interrupt(self) -> None:
         for token in read_requests(self._outcomes):
@@ -98,6 +132,8 @@ class ConcurrentLane:
         finally:
             del self._running[work.token]
             self._interrupted.discard(work.token)
+        if not self._running:
+            self._sign.idle()
         send_report(self._outcomes, report)
         flush_streams()
         if self._sources is not None:
@@ -118,6 +154,8 @@ class ConcurrentLane:
             if isawaitable(value):
                 value = await value
         except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and self._is_cancelled:
+                _abandon(error)
             run_us = (time.monotonic_ns() - begun_ns) // 1000
             if error.__traceback__ is not None:
                 error = error.with_traceback(error.__traceback__.tb_next)

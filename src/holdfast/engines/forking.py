@@ -23,14 +23,19 @@ _MESSAGES_MAX = 64
 
 
 class NurseryLink:
-    """The socket to the nursery. `forked` gets the child's pidfd, which becomes its own."""
+    """The socket to the nursery. `forked` gets the child's pidfd, which becomes its own.
+
+    `lost` is called when nobody holds the other end any more, which is the end of all children.
+    """
 
     def __init__(
         self,
         *,
         forked: Callable[[Forked, int], None],
         exited: Callable[[Exited], None],
+        lost: Callable[[], None],
     ) -> None:
+        self._lost = lost
         self._forked = forked
         self._exited = exited
         self._decoder = msgspec.msgpack.Decoder(Forked | Exited)
@@ -79,7 +84,7 @@ class NurseryLink:
                 loop.add_writer(self._ours, self._write)
                 return
             except (BrokenPipeError, ConnectionResetError):
-                pass  # The nursery is gone: the guard's end is told, and with it ours.
+                pass  # The nursery is gone, and so are these lives: there is a new one soon.
             self._waiting.popleft()
             for each in descriptors:
                 os.close(each)
@@ -95,6 +100,7 @@ class NurseryLink:
                 data, descriptors = b"", []
             if not data:
                 asyncio.get_running_loop().remove_reader(self._ours)
+                self._lost()
                 return
             message = self._decoder.decode(data)
             if isinstance(message, Forked):

@@ -1,9 +1,10 @@
 """The guard: a small process that outlives the supervisor, kills what it left, and tells of it.
 
-A program of its own in an isolated interpreter, without site-packages: beside `kernel` it imports
-the standard library only, and of that as little as it can. It is the subreaper of everything below
-it, so that *it has no children left* proves that nothing of the worker runs any more. It reports
-nothing before that is so (or can be waited for no longer), nor after an orderly farewell.
+A program of its own in an isolated interpreter, without site-packages: beside `kernel` and `ending`
+it imports the standard library only, and of that as little as it can. It is the subreaper of
+everything below it, so that *it has no children left* proves that nothing of the worker runs any
+more. It reports nothing before that is so (or can be waited for no longer), nor after an orderly
+farewell.
 
 The pipe from the supervisor carries records: one byte of kind, four of length (little endian),
 then tokens of 16 bytes each, or JSON.
@@ -17,7 +18,7 @@ import signal
 import struct
 import time
 
-from holdfast.engines import kernel
+from holdfast.engines import ending, kernel
 
 STARTED, SPOOLED, DONE, SESSION, FAREWELL = 1, 2, 3, 4, 5
 RECORD = struct.Struct("<BI")
@@ -94,13 +95,15 @@ class Ledger:
 def main(arguments: list[str]) -> int:
     """Guard one supervisor; returns the exit status.
 
-    `arguments`: the descriptor of the pipe, then the command line of the nursery, to which our pid
-    is added.
+    `arguments`: the descriptor of the pipe, that of the nursery, then the command line of the
+    nursery, to which our pid is added.
     """
-    pipe = int(arguments[0])
+    pipe, inherited = map(int, arguments[:2])
     os.set_inheritable(pipe, False)
     _outlive()
-    nursery = _start(arguments[1:])
+    nursery = _start(arguments[2:])
+    # The supervisor hears the end of the nursery there, and is not to hear us instead.
+    os.close(inherited)
     ledger = Ledger()
     told = _listen(pipe, nursery, ledger)
     _kill_all()
@@ -178,48 +181,15 @@ def _reap(nursery: int) -> bool:
 
 
 def _kill_all() -> bool:
-    """SIGKILL every descendant until none is left; False where one outlives the bound.
-
-    Parents first: what they leave becomes ours, and only we can reap it, so that no number we
-    have read can belong to a stranger. Whoever leaves its group or session is found all the same.
-    """
+    """End every descendant until none is left; False where one outlives the bound."""
     deadline = time.monotonic() + _KILL_SECONDS_MAX
     pause = 0.001
     while time.monotonic() < deadline:
-        for pid in descendants(os.getpid()):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):
-                continue
-        try:
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-        except ChildProcessError:
+        if ending.strike():
             return True
         time.sleep(pause)
         pause = min(pause * 2, 0.02)
     return False
-
-
-def descendants(root: int) -> list[int]:
-    """Return the living processes below one, parents before their children."""
-    children: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                with open(f"/proc/{name}/stat", "rb") as file:
-                    # The name in parentheses may hold anything; state and parent follow it.
-                    state, parent = file.read().rpartition(b")")[2].split()[:2]
-            except (OSError, ValueError):
-                continue
-            if state not in (b"Z", b"X"):
-                children.setdefault(int(parent), []).append(int(name))
-    found: list[int] = []
-    level = [root]
-    while level:
-        level = [pid for parent in level for pid in children.get(parent, ())]
-        found += level
-    return found
 
 
 def _step_aside() -> None:

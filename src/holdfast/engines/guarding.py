@@ -1,7 +1,8 @@
 """The supervisor's end of the guard: starts it, tells it, and hears of its death.
 
 Satisfies `ports.Guard`. A word to the guard is in its pipe when the call returns; a guard that does
-not read for `STALL_SECONDS` is ended, and its death is told like any other.
+not read for `STALL_SECONDS` is ended, and its death is told like any other. What a guard has to
+know is kept here too, so that the next one, started in its place, knows it from its first moment.
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ class GuardProcess:
         self._pipe = -1
         self._pidfd = -1
         self._gone: asyncio.Event | None = None
+        self._started: dict[Token, None] = {}
+        self._spooled: dict[Token, None] = {}
+        self._session = b""
 
     @property
     def pid(self) -> int:
@@ -50,35 +54,52 @@ class GuardProcess:
         return self._process.pid if self._process else 0
 
     def start(self, nursery: Sequence[str], *, inherit: int) -> None:
-        """Start the guard, which starts the nursery; `inherit` is a descriptor for the latter."""
+        """Start a guard, which starts the nursery; `inherit` is a descriptor for the latter.
+
+        It is told at once what the one before it knew.
+        """
         read, self._pipe = os.pipe2(os.O_CLOEXEC)
         fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         os.set_blocking(self._pipe, False)
         root = str(Path(__file__).parents[2])
         try:
             self._process = subprocess.Popen(
-                [self._python, "-I", "-S", "-c", _BOOT, root, str(read), *nursery],
+                [self._python, "-I", "-S", "-c", _BOOT, root, str(read), str(inherit), *nursery],
                 pass_fds=(read, inherit),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,
             )
+        except OSError:
+            self._release()
+            raise
         finally:
             os.close(read)
         self._pidfd = os.pidfd_open(self._process.pid)
         self._gone = asyncio.Event()
         asyncio.get_running_loop().add_reader(self._pidfd, self._ended)
+        if self._session:
+            self._write(guard.SESSION, self._session)
+        self._tell(guard.STARTED, list(self._started))
+        self._tell(guard.SPOOLED, list(self._spooled))
 
     def started(self, tokens: Sequence[Token]) -> None:
         """These tokens are about to be handed to a child. Returns when the pipe has them."""
+        self._started.update(dict.fromkeys(tokens))
         self._tell(guard.STARTED, tokens)
 
     def spooled(self, tokens: Sequence[Token]) -> None:
         """The outcomes of these tokens are durable in the spool."""
+        self._spooled.update(dict.fromkeys(tokens))
         self._tell(guard.SPOOLED, tokens)
 
     def done(self, tokens: Sequence[Token]) -> None:
         """These tokens are settled; forget them."""
+        for token in tokens:
+            self._started.pop(token, None)
+        if self._spooled:
+            for token in tokens:
+                self._spooled.pop(token, None)
         self._tell(guard.DONE, tokens)
 
     def session(self, *, url: str, identity: str, incarnation: int, last_word: str) -> None:
@@ -89,7 +110,8 @@ class GuardProcess:
             "incarnation": incarnation,
             "last_word": last_word,
         }
-        self._write(guard.SESSION, json.dumps(facts).encode())
+        self._session = json.dumps(facts).encode()
+        self._write(guard.SESSION, self._session)
 
     async def close(self) -> None:
         """Say farewell, and wait until the guard has ended all that is below it."""
@@ -105,6 +127,11 @@ class GuardProcess:
             await self._gone.wait()
         self._release()
 
+    def kill(self) -> None:
+        """SIGKILL the guard; its death is told like any other."""
+        if self._pidfd >= 0:
+            self._kill()
+
     def _tell(self, kind: int, tokens: Sequence[Token]) -> None:
         body = b"".join(tokens)
         assert len(body) == TOKEN_BYTES * len(tokens), "a token has 16 bytes"
@@ -119,7 +146,7 @@ class GuardProcess:
             while len(data) > (written := self._write_some(data)):
                 data = data[written:]
         except BrokenPipeError:
-            _LOG.warning("the guard is gone; its death is being told")
+            _LOG.debug("the guard is gone; its death is being told")
 
     def _write_some(self, data: bytes) -> int:
         try:
@@ -143,7 +170,8 @@ class GuardProcess:
         status = self._process.wait()
         self._gone.set()
         if self._died is not _nothing:
-            _LOG.error("the guard ended by itself with status %s", status)
+            which = "nursery" if status == guard.NURSERY_LOST_EXIT else "guard"
+            _LOG.error("the %s ended unasked, and all children with it", which)
             self._release()
         self._died()
 

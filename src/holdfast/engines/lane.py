@@ -188,7 +188,7 @@ class Life:
             return  # It is past hearing; the kill after the grace is not.
 
     def kill(self) -> None:
-        """SIGKILL the child; the nursery ends its group before it reaps it."""
+        """SIGKILL the child; its minder ends what it leaves before it tells."""
         if self.pidfd >= 0:
             try:
                 signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)

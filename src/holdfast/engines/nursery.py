@@ -1,13 +1,12 @@
-"""The nursery: a warm, single-threaded process that forks children on request.
+"""The nursery: a warm, single-threaded process that forks children on request, each with a minder.
 
-It has imported what every child needs, so that a child starts in about a millisecond and shares
-its pages. It alone waits for children: it ends a dead child's process group while the zombie
-still keeps that number from being used anew, and reports the exit status. It never runs user code.
+It has imported what every child needs, so that a child starts in about two milliseconds and shares
+its pages. Between it and each child stands a minder, who tells of the child; the nursery only
+speaks for a minder that was killed. It never runs user code.
 """
 
 from __future__ import annotations
 
-import errno
 import faulthandler
 import gc
 import os
@@ -20,8 +19,8 @@ from typing import NoReturn
 
 import msgspec
 
-from holdfast.engines import child, kernel
-from holdfast.engines.packets import REQUEST_BYTES_MAX, Charge, Exited, Forked, pack
+from holdfast.engines import child, kernel, minder
+from holdfast.engines.packets import REQUEST_BYTES_MAX, Charge, Exited, Forked, tell
 
 
 def main(arguments: list[str]) -> NoReturn:
@@ -41,15 +40,15 @@ def main(arguments: list[str]) -> NoReturn:
 
 
 class Nursery:
-    """The children that live, by their pidfd."""
+    """The minders that live, by their pidfd."""
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._decoder = msgspec.msgpack.Decoder(Charge)
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
-        self._children: dict[int, tuple[int, int]] = {}
-        """pidfd -> (serial, pid)"""
+        self._minders: dict[int, tuple[int, int, minder.Slate]] = {}
+        """pidfd -> (serial, pid, what the child shares with us)"""
 
     def serve(self) -> NoReturn:
         """Fork and reap for ever."""
@@ -74,51 +73,51 @@ class Nursery:
         try:
             self._fork(charge, tuple(descriptors))
         except OSError as error:
-            self._tell(Forked(charge.serial, 0, str(error)))
+            tell(self._control, Forked(charge.serial, 0, str(error)))
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
 
     def _fork(self, charge: Charge, descriptors: tuple[int, ...]) -> None:
         nursery_pid = os.getpid()
+        slate = minder.Slate()
         pid = os.fork()
         if pid == 0:
-            self._be_child(charge, descriptors, nursery_pid)
-        # Nobody else waits for it, so that the number is still this child's.
+            _be_minder(charge, descriptors, self._control, nursery_pid, slate)
+        # Nobody else waits for it, so that the number is still this minder's.
         try:
             pidfd = os.pidfd_open(pid)
         except OSError:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             raise
-        self._children[pidfd] = (charge.serial, pid)
+        self._minders[pidfd] = (charge.serial, pid, slate)
         self._poll.register(pidfd, select.POLLIN)
-        self._tell(Forked(charge.serial, pid), pidfd)
-
-    def _be_child(self, charge: Charge, descriptors: tuple[int, ...], nursery_pid: int) -> NoReturn:
-        try:
-            self._control.detach()
-            child.run(charge, descriptors, nursery_pid)
-        except BaseException:
-            sys.stderr.write(traceback.format_exc())
-            sys.stderr.flush()
-        finally:
-            os._exit(1)
 
     def _reap(self, pidfd: int) -> None:
-        serial, pid = self._children.pop(pidfd)
-        try:
-            os.killpg(pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass  # It had no group of its own yet, or only other users' processes are left in it.
+        """Reap a minder that has told of its child's end; of one that was killed, tell instead."""
+        serial, pid, slate = self._minders.pop(pidfd)
         _, status = os.waitpid(pid, 0)
         self._poll.unregister(pidfd)
         os.close(pidfd)
-        self._tell(Exited(serial, status))
+        if status:
+            # The kernel ends the child with it, but not the others of its group.
+            if slate.child:
+                minder.end_group(slate.child)
+            tell(self._control, Exited(serial, status))
 
-    def _tell(self, message: Forked | Exited, *descriptors: int) -> None:
-        try:
-            socket.send_fds(self._control, [pack(message)], list(descriptors))
-        except OSError as error:
-            if error.errno not in (errno.EPIPE, errno.ECONNRESET):
-                raise
+
+def _be_minder(
+    charge: Charge,
+    descriptors: tuple[int, ...],
+    control: socket.socket,
+    nursery_pid: int,
+    slate: minder.Slate,
+) -> NoReturn:
+    try:
+        minder.mind(charge, descriptors, control, nursery_pid, slate)
+    except BaseException:
+        sys.stderr.write(traceback.format_exc())
+        sys.stderr.flush()
+    finally:
+        os._exit(1)

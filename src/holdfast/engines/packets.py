@@ -6,6 +6,7 @@ requests to interrupt as bare tokens on the way back of the outcomes' socket.
 
 from __future__ import annotations
 
+import socket
 import struct
 from typing import Any, Final
 
@@ -118,3 +119,11 @@ def pack_report(ended: Ended, path: str) -> bytes:
 def pack(message: Any) -> bytes:
     """Return the packet of a message to or from the nursery."""
     return _ENCODER.encode(message)
+
+
+def tell(control: socket.socket, message: Forked | Exited, *descriptors: int) -> None:
+    """Tell the supervisor of a child; where it is gone, the guard ends who tells."""
+    try:
+        socket.send_fds(control, [pack(message)], list(descriptors))
+    except (BrokenPipeError, ConnectionResetError):
+        return

@@ -20,8 +20,6 @@ from typing import Final
 
 from holdfast.engines.child import INTERRUPT_SIGNAL
 from holdfast.engines.evidence import OomEvidence
-from holdfast.engines.forking import NurseryLink
-from holdfast.engines.guarding import GuardProcess
 from holdfast.engines.lane import GarbledError, Life
 from holdfast.engines.packets import (
     CODE_INLINE_BYTES_MAX,
@@ -32,6 +30,7 @@ from holdfast.engines.packets import (
     Forked,
     pack_order,
 )
+from holdfast.engines.tree import Tree
 from holdfast.model.ids import Token
 from holdfast.observe import logger
 from holdfast.payloads.values import PARTIAL_SUFFIX
@@ -40,11 +39,15 @@ from holdfast.ports import EngineListener, LaneDeath, Order
 BUFFER_BYTES: Final = 256 * 1024
 BACKOFF_SECONDS: Final = 0.01
 BACKOFF_SECONDS_MAX: Final = 1.0
-WORD_SECONDS: Final = 1.0
-"""How long the nursery's word on a dead child is waited for."""
+WORD_SECONDS: Final = 3.0
+"""How long its minder's word on a dead child is waited for: longer than that may take to end what
+the child has left."""
 CODE_FILES_MAX: Final = 64
 LAST_READS_MAX: Final = 64
 """Reads of each stream of a dead child, so that a surviving grandchild cannot hold us."""
+
+NO_DEATH: Final = LaneDeath((), (), 0, 0, killed=False, out_of_memory=False, last_words="")
+"""Of a lane without a child, when all others die."""
 
 _LOG = logger("engines.process")
 
@@ -53,10 +56,11 @@ class ProcessEngine:
     """Satisfies `ports.Engine`; `guard` satisfies `ports.Guard`.
 
     `state_dir` gets the folders `engine/results` (large results, removed by who is told of them)
-    and `engine/code`; `open` empties both. `guard_death` is called when the guard, and with it
-    every child, is gone unasked.
+    and `engine/code`; `open` empties both. A new guard and a new nursery follow those that end
+    unasked; `guard_death` is called when they do so again and again before they have a child.
     `recycle_tasks` and `recycle_rss_bytes` (0: never) replace a child between two tasks;
-    `follow_sources` replaces one whose modules were changed on disk.
+    `follow_sources` replaces one whose modules were changed on disk. `adopts` is for a process
+    that has no children but those of this engine: it ends what a guard that was killed has left.
     """
 
     def __init__(
@@ -68,9 +72,18 @@ class ProcessEngine:
         recycle_tasks: int = 0,
         recycle_rss_bytes: int = 0,
         follow_sources: bool = False,
+        adopts: bool = False,
     ) -> None:
-        self.guard = GuardProcess(python=python, died=self._guard_died)
-        self._python = python
+        self._tree = Tree(
+            python=python,
+            adopts=adopts,
+            forked=self._forked,
+            exited=self._exited,
+            falling=self._end_all,
+            fell=self._fell,
+            lost=self._lost,
+        )
+        self.guard = self._tree.guard
         self._results = state_dir.absolute() / "engine" / "results"
         self._code = state_dir.absolute() / "engine" / "code"
         self._guard_death = guard_death
@@ -78,7 +91,6 @@ class ProcessEngine:
         self._recycle_rss_bytes = recycle_rss_bytes
         self._follow_sources = follow_sources
         self._listener: EngineListener | None = None
-        self._nursery: NurseryLink | None = None
         self._lives: list[Life | None] = []
         self._by_serial: dict[int, Life] = {}
         self._serial = 0
@@ -100,16 +112,14 @@ class ProcessEngine:
                 left_behind.unlink()
         self._listener = listener
         self._down = False
-        nursery = self._nursery = NurseryLink(forked=self._forked, exited=self._exited)
-        self.guard.start(nursery.command(self._python), inherit=nursery.inherit)
-        nursery.open()
+        self._tree.plant()
         self._failures = [0] * (lanes + 1)
         self._lives = [self._bear(lane) for lane in range(lanes)]
         self._lives.append(None)
 
     def hand(self, lane: int, order: Order) -> bool:
         """Put an order into a lane; False where it has no room (`lane_writable` follows)."""
-        if self._down:
+        if self._down or not self._tree.stands:
             return False
         life = self._lives[lane]
         if life is None:
@@ -149,14 +159,8 @@ class ProcessEngine:
     async def close(self) -> None:
         """End all children and what they left behind. A second call does nothing."""
         self._down = True
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
-        nursery, self._nursery = self._nursery, None
-        if nursery is None:
-            return
-        await self.guard.close()
-        nursery.close()
+        self._stop_timers()
+        await self._tree.close()
         for life in self._by_serial.values():
             self._unwatch(life)
             life.close()
@@ -191,8 +195,7 @@ class ProcessEngine:
             rss_bytes_max=self._recycle_rss_bytes,
             follows_sources=self._follow_sources,
         )
-        assert self._nursery is not None
-        self._nursery.fork(charge, life.descriptors)
+        self._tree.fork(charge, life.descriptors)
         life.release()
 
     def _forked(self, forked: Forked, pidfd: int) -> None:
@@ -266,9 +269,11 @@ class ProcessEngine:
     # Deaths.
 
     def _ended(self, life: Life) -> None:
-        """The pidfd says that the child is gone; how, the nursery tells in a moment."""
+        """The pidfd says that the child is gone; how, its minder tells in a moment."""
         loop = asyncio.get_running_loop()
         loop.remove_reader(life.pidfd)
+        if not self._tree.stands:
+            return
         self._timers[life.serial] = loop.call_later(
             WORD_SECONDS, self._bury, life, int(signal.SIGKILL)
         )
@@ -285,12 +290,8 @@ class ProcessEngine:
             timer.cancel()
         if self._down or self._listener is None:
             return
-        self._hear_the_last(life)
-        waiting = life.take_back()
-        begun = tuple(life.handed)
-        self._unwatch(life)
+        waiting, begun = self._last_of(life)
         was_full = self._full.pop(life.lane, life) is None
-        del self._by_serial[life.serial]
         code = os.waitstatus_to_exitcode(status)
         retired = code == RETIRED_EXIT and not begun
         started_well = bool(begun) or life.begun_any or life.killed
@@ -299,13 +300,24 @@ class ProcessEngine:
         if retired and fresh is not None:
             waiting = _hand_on(fresh, waiting)
         life.close()
+        if waiting or not retired:
+            by_us = life.killed and code == -signal.SIGKILL
+            memory = code == -signal.SIGKILL and not by_us and self._oom.grew()
+            self._listener.lane_died(life.lane, _death(life, begun, waiting, code, memory=memory))
+        elif was_full:
+            self._listener.lane_writable(life.lane)
+
+    def _last_of(self, life: Life) -> tuple[list[tuple[Token, bytes]], tuple[Token, ...]]:
+        """Hear the last of a life and strike it off; return what waits in it, and what it began."""
+        self._hear_the_last(life)
+        waiting = life.take_back()
+        begun = tuple(life.handed)
+        self._unwatch(life)
+        del self._by_serial[life.serial]
         if begun:
             for unfinished in self._results.glob(f"{life.serial}-*{PARTIAL_SUFFIX}"):
                 unfinished.unlink()
-        if waiting or not retired:
-            self._report(life, begun, tuple(token for token, _ in waiting), code)
-        elif was_full:
-            self._listener.lane_writable(life.lane)
+        return waiting, begun
 
     def _hear_the_last(self, life: Life) -> None:
         """Read what the child wrote before its end; all of it is in the buffers by now."""
@@ -334,22 +346,6 @@ class ProcessEngine:
         self._lives[lane] = fresh
         return fresh
 
-    def _report(
-        self, life: Life, begun: tuple[Token, ...], untouched: tuple[Token, ...], code: int
-    ) -> None:
-        assert self._listener is not None
-        by_us = life.killed and code == -signal.SIGKILL
-        death = LaneDeath(
-            begun=begun,
-            untouched=untouched,
-            signal=max(-code, 0),
-            exit_code=max(code, 0),
-            killed=by_us,
-            out_of_memory=code == -signal.SIGKILL and not by_us and self._oom.grew(),
-            last_words=life.stderr.text(),
-        )
-        self._listener.lane_died(life.lane, death)
-
     def _unwatch(self, life: Life) -> None:
         loop = asyncio.get_running_loop()
         for descriptor in (life.outcomes, life.printed, life.errors, life.pidfd):
@@ -357,25 +353,70 @@ class ProcessEngine:
                 loop.remove_reader(descriptor)
         loop.remove_writer(life.orders)
 
-    def _guard_died(self) -> None:
-        """All children die with the guard, and none follows.
+    def _stop_timers(self) -> None:
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
 
-        What they had taken up may have run, so that it is told as a death of their own; one by
-        one, because none of them is a suspect of the others' death.
-        """
-        listener = self._listener
-        if self._down or listener is None:
-            return
+    def _end_all(self) -> list[int]:
+        self._stop_timers()
+        lives = [life for life in self._by_serial.values() if life.pidfd >= 0]
+        for life in lives:
+            life.kill()
+        return [life.pidfd for life in lives]
+
+    def _fell(self) -> None:
+        """All children are gone at once: fresh ones of a new tree take all lanes."""
+        deaths = self._bury_all()
+        self._failures = [0] * len(self._lives)
+        lanes = len(self._lives) - 1
+        self._lives = [*(self._bear(lane) for lane in range(lanes)), None]
+        self._tell_of(deaths)
+
+    def _lost(self) -> None:
+        """All children are gone, and none follows."""
+        deaths = self._bury_all()
+        self._lives = [None] * len(self._lives)
         self._down = True
-        for life in list(self._lives):
-            if life is not None:
-                self._hear_the_last(life)
-                untouched = tuple(token for token, _ in life.take_back())
-                self._report(life, (), untouched, -signal.SIGKILL)
-                for token in life.handed:
-                    self._report(life, (token,), (), -signal.SIGKILL)
-                life.killed = True
+        self._tell_of(deaths)
         self._guard_death()
+
+    def _bury_all(self) -> list[tuple[int, LaneDeath]]:
+        memory = self._oom.grew()
+        deaths = []
+        for lane, life in enumerate(self._lives):
+            if life is None:
+                deaths.append((lane, NO_DEATH))
+                continue
+            waiting, begun = self._last_of(life)
+            death = _death(life, begun, waiting, -signal.SIGKILL, memory=memory)
+            deaths.append((lane, death))
+            life.close()
+        self._full.clear()
+        return deaths
+
+    def _tell_of(self, deaths: list[tuple[int, LaneDeath]]) -> None:
+        if self._listener is not None:
+            self._listener.all_died(deaths)
+
+
+def _death(
+    life: Life,
+    begun: tuple[Token, ...],
+    waiting: list[tuple[Token, bytes]],
+    code: int,
+    *,
+    memory: bool,
+) -> LaneDeath:
+    return LaneDeath(
+        begun=begun,
+        untouched=tuple(token for token, _ in waiting),
+        signal=max(-code, 0),
+        exit_code=max(code, 0),
+        killed=life.killed and code == -signal.SIGKILL,
+        out_of_memory=memory,
+        last_words=life.stderr.text(),
+    )
 
 
 def _hand_on(fresh: Life, waiting: list[tuple[Token, bytes]]) -> list[tuple[Token, bytes]]:

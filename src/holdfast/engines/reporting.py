@@ -13,6 +13,8 @@ from typing import Final, NoReturn
 
 from holdfast.engines.packets import INTERRUPT_BYTES
 
+LOOP_ENDED_EXIT: Final = 83
+"""User code ended the event loop that many attempts had in common."""
 LOST_EXIT: Final = 82
 """Our sockets are gone or broken: user code closed them."""
 

@@ -169,7 +169,7 @@ class Cluster:
         while pid > 1:
             if pid in supervisors:
                 return supervisors[pid]
-            pid = _parent(pid)
+            pid = parent_of(pid)
         return ""
 
     def stop(self, patience_seconds: float = _STOP_SECONDS) -> None:
@@ -238,7 +238,8 @@ def _children(pid: int) -> list[int]:
     return found
 
 
-def _parent(pid: int) -> int:
+def parent_of(pid: int) -> int:
+    """Return the parent of a process, 0 where it is gone."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return int(file.read().rpartition(b")")[2].split()[1])
@@ -265,7 +266,7 @@ def descendants(pid: int) -> list[int]:
     parents: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
-            parents.setdefault(_parent(int(entry)), []).append(int(entry))
+            parents.setdefault(parent_of(int(entry)), []).append(int(entry))
     found: list[int] = []
     wave = [pid]
     while wave:

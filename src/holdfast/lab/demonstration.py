@@ -11,7 +11,6 @@ are `blows`'s, and what they excuse is `judgement`'s. It never shows anything.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from holdfast.engines.current import current
 from holdfast.errors import HoldfastError
 from holdfast.lab.witness import Run, Witness, WitnessReader, boottime_ns
 from holdfast.lab.workloads.indexing import Entry, index_file, merge
+from holdfast.lab.workloads.marking import label
 
 if TYPE_CHECKING:
     from holdfast.client.client import Client
@@ -118,7 +118,7 @@ class Report:
 def index_slowly(path: str, witness: str, seconds: float) -> Entry:
     """Index a file and take so long at least: for blows on a tree that is indexed in no time."""
     attempt = current()
-    with Witness(witness).running(attempt.task_id, attempt.fence, label=str(os.getppid())):
+    with Witness(witness).running(attempt.task_id, attempt.fence, label=label()):
         time.sleep(seconds)
         return index_file(path)
 

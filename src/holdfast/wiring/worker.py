@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdfast import config
+from holdfast.errors import EngineLostError
 from holdfast.observe import logger
 from holdfast.wiring.process import boot_id, on_signals
 
@@ -37,7 +38,8 @@ to tell, and when it has."""
 async def work(settings: WorkerSettings) -> None:
     """Run a worker until SIGTERM or Ctrl-C, then let it finish what runs and leave.
 
-    Raises ConfigurationError for a home that another worker holds, or that cannot be written.
+    Raises ConfigurationError for a home that another worker holds, or that cannot be written, and
+    EngineLostError, after an end in good order, where no process runs tasks any more.
     """
     from holdfast.engines.process import ProcessEngine
     from holdfast.observe import Counters, TaskSet
@@ -45,12 +47,20 @@ async def work(settings: WorkerSettings) -> None:
     from holdfast.worker.agent import Agent
     from holdfast.worker.home import FileHome
 
-    stop = asyncio.Event()
+    stop, lost = asyncio.Event(), asyncio.Event()
+
+    def engine_lost() -> None:
+        lost.set()
+        stop.set()
+
     on_signals(stop.set)
     sys.path[:] = [*settings.path, *(entry for entry in sys.path if entry not in settings.path)]
     home = FileHome.open(settings.state_dir.resolve())
     engine = ProcessEngine(
-        state_dir=home.path, guard_death=stop.set, follow_sources=settings.embedded
+        state_dir=home.path,
+        guard_death=engine_lost,
+        follow_sources=settings.embedded,
+        adopts=True,
     )
     addresses = _addresses(settings)
     dialers = {url: WebSocketDialer(address) for url, address in addresses.items()}
@@ -73,6 +83,11 @@ async def work(settings: WorkerSettings) -> None:
         await running
     finally:
         await tasks.cancel()
+    if lost.is_set():
+        raise EngineLostError(
+            "the processes that run tasks ended again and again before they ran any; "
+            "this worker leaves"
+        )
 
 
 def _offer(settings: WorkerSettings, home: FileHome) -> Offer:

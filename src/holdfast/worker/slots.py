@@ -17,7 +17,7 @@ from typing import Protocol
 
 import msgspec
 
-from holdfast.core.lanes import Lanes
+from holdfast.core.lanes import Alone, Lanes
 from holdfast.model.ids import Token
 from holdfast.model.limits import CANCEL_GRACE_SECONDS, EVIDENCE_BYTES_MAX
 from holdfast.model.messages import Ended
@@ -30,6 +30,12 @@ class Over(msgspec.Struct, frozen=True, gc=False):
 
     ended: Ended
     result_path: str = ""
+
+
+class Fall(msgspec.Struct, frozen=True, gc=False):
+    """The children of all lanes died at once."""
+
+    deaths: tuple[tuple[int, LaneDeath], ...]
 
 
 class Keeper(Protocol):
@@ -81,7 +87,7 @@ class Slots:
         self._orders: dict[Token, Order] = {}
         self._stops_at: dict[Token, float] = {}
         """When the grace of an attempt that is to stop is over; infinity once it was killed."""
-        self._events: list[tuple[int, Over | LaneDeath | None]] = []
+        self._events: list[tuple[int, Over | LaneDeath | Fall | None]] = []
         self._wake = wake
         self._printed = printed
 
@@ -95,6 +101,11 @@ class Slots:
     def lane_died(self, lane: int, death: LaneDeath) -> None:
         """Note a death; `collect` judges it."""
         self._events.append((lane, death))
+        self._wake()
+
+    def all_died(self, deaths: Sequence[tuple[int, LaneDeath]]) -> None:
+        """Note the death of all lanes; `collect` judges it."""
+        self._events.append((-1, Fall(tuple(deaths))))
         self._wake()
 
     def lane_writable(self, lane: int) -> None:
@@ -187,6 +198,8 @@ class Slots:
                 overs.append(event)
             elif event is None:
                 self._lanes.writable(lane)
+            elif isinstance(event, Fall):
+                self._fell(event, now, overs)
             else:
                 self._died(lane, event, now, overs)
         return overs
@@ -240,12 +253,33 @@ class Slots:
         killed = death.killed and not death.out_of_memory
         if lane == self._lanes.slots and len(death.begun) > 1 and not killed:
             # One of them did it: each runs once alone, and only a crash alone is charged.
-            unwanted = [token for token in death.begun if token in self._stops_at]
-            overs.extend(self._stopped(token, now) for token in unwanted)
-            self._lanes.back(death.begun, now, alone=True)
+            self._suspect(death.begun, now, overs, alone=Alone.IN_LANE)
         else:
             overs.extend(self._perished(token, death, now) for token in death.begun)
         self._lanes.writable(lane)
+
+    def _fell(self, fall: Fall, now: float, overs: list[Over]) -> None:
+        """Judge the death of all lanes: whatever ran in any of them may have done it."""
+        for _, death in fall.deaths:
+            self._unrun(death.untouched, now)
+        begun = [(token, death) for _, death in fall.deaths for token in death.begun]
+        if len(begun) == 1:
+            (token, death), *_ = begun
+            overs.append(self._perished(token, death, now))
+            self._lanes.acquit()
+        else:
+            tokens = [token for token, _ in begun]
+            self._suspect(tokens, now, overs, alone=Alone.IN_WORKER)
+        for lane, _ in fall.deaths:
+            self._lanes.writable(lane)
+
+    def _suspect(
+        self, tokens: Sequence[Token], now: float, overs: list[Over], *, alone: Alone
+    ) -> None:
+        """Put those in line again one of which ended a process that all had in common."""
+        unwanted = [token for token in tokens if token in self._stops_at]
+        overs.extend(self._stopped(token, now) for token in unwanted)
+        self._lanes.back(tokens, now, alone=alone)
 
     def _stopped(self, token: Token, now: float) -> Over:
         """Return the outcome of a suspect that was to be stopped, and is now: it runs no more."""

@@ -38,7 +38,9 @@ def memory(bench: Bench) -> Samples:
     count = bench.sized(100_000, 5_000)
     with bench.fleet(workers=1, slots=2) as fleet:
         crew = fleet.crew(fleet.cluster.workers[0])
-        idle = [pss_mb(child) for child in crew.children]
+        # Each child has a minder, which belongs to what a slot costs.
+        minded = zip(crew.children, crew.minders, strict=True)
+        idle = [pss_mb(child) + pss_mb(minder) for child, minder in minded]
         held = [fleet.hold() for _ in range(2)]
         for future, _ in held:
             fleet.begun(future.id, 1)

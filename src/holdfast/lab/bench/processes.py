@@ -46,6 +46,7 @@ class Crew:
     supervisor: int
     guard: int
     nursery: int
+    minders: tuple[int, ...]
     children: tuple[int, ...]
 
 
@@ -54,9 +55,10 @@ def crew_of(coordinator: int, supervisor: int) -> Crew:
     below = {pid: _command(pid) for pid in descendants(supervisor)}
     guard = next(pid for pid, command in below.items() if _GUARD in command)
     offspring = [pid for pid, command in below.items() if _NURSERY in command]
-    nursery = next(pid for pid in offspring if _stat(pid, pid)[1] == str(guard).encode())
-    children = tuple(pid for pid in offspring if pid != nursery)
-    return Crew(coordinator, supervisor, guard, nursery, children)
+    nursery = next(pid for pid in offspring if _parent(pid) == guard)
+    minders = tuple(pid for pid in offspring if _parent(pid) == nursery)
+    children = tuple(pid for pid in offspring if _parent(pid) in minders)
+    return Crew(coordinator, supervisor, guard, nursery, minders, children)
 
 
 def cpu_of(pid: int) -> Cpu:
@@ -87,6 +89,10 @@ def _command(pid: int) -> bytes:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return b""
+
+
+def _parent(pid: int) -> int:
+    return int(_stat(pid, pid)[1])
 
 
 def _stat(pid: int, thread: int) -> list[bytes]:
