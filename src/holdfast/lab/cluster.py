@@ -102,7 +102,7 @@ class Cluster:
             "--state-dir",
             str(self.state_dir),
             "--port",
-            "-1",
+            "0",
             "--lease",
             str(self._lease_seconds),
             "--durability",
