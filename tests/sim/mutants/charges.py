@@ -159,7 +159,7 @@ CHARGES = (
     Mutant(crashes_cost_nothing, 0, calm=False),
     Mutant(crash_count_starts_again_without_progress, 0, calm=False),
     Mutant(a_lapse_is_charged_at_once, 2),
-    Mutant(a_revived_lease_is_charged, 13),
+    Mutant(a_revived_lease_is_charged, 16),
     Mutant(unheard_lapses_have_no_bound, 9),
     Mutant(losses_have_no_bound, 11),
     Mutant(a_crash_too_many_is_allowed, 6, calm=False),
@@ -167,6 +167,6 @@ CHARGES = (
     Mutant(outcomes_over_budget_do_not_fail, 0, calm=False),
     Mutant(what_named_as_started_is_free, 2),
     Mutant(what_died_unstarted_is_charged, 4),
-    Mutant(an_older_start_is_not_charged, 14),
+    Mutant(an_older_start_is_not_charged, 38),
     Mutant(environment_failures_are_not_avoided, 0, calm=False),
 )

@@ -135,11 +135,11 @@ LEASES = (
     Mutant(terminal_state_without_spending_the_token, 8),
     Mutant(an_outcome_of_a_lapsed_lease_is_refused, 8),
     Mutant(late_starts_are_stopped, 0),
-    Mutant(a_lapsed_lease_does_not_come_back, 13),
+    Mutant(a_lapsed_lease_does_not_come_back, 16),
     Mutant(what_is_spooled_does_not_wait, 30),
     Mutant(a_lapse_forgets_the_wish, 2),
     Mutant(a_cancel_is_answered_and_forgotten, 0, calm=False),
     Mutant(a_cancel_gives_way_to_a_claim, 0, calm=False),
-    Mutant(wish_not_told_again, 3),
+    Mutant(wish_not_told_again, 0),
     Mutant(what_is_not_due_is_claimed, 0, calm=False),
 )

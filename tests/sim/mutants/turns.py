@@ -117,9 +117,9 @@ TURNS = (
     Mutant(ack_before_commit, 0, calm=False),
     Mutant(order_before_commit, 0, calm=False),
     Mutant(outcome_answered_before_commit, 0, calm=False),
-    Mutant(overlay_off, 0),
+    Mutant(overlay_off, 1),
     Mutant(a_broken_commit_is_taken_for_done, 5),
-    Mutant(a_restart_forgets_what_runs, 2),
+    Mutant(a_restart_forgets_what_runs, 0),
     Mutant(functions_are_taken_for_kept, 4),
-    Mutant(functions_are_known_before_their_commit, 4),
+    Mutant(functions_are_known_before_their_commit, 34),
 )

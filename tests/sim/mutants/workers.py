@@ -187,9 +187,9 @@ WORKERS = (
     Mutant(workers_forget_leases_when_cut_off, 0),
     Mutant(hello_numbers_do_not_grow, 0),
     Mutant(the_guard_is_not_told_of_starts, 5),
-    Mutant(what_runs_is_returned, 10, calm=False),
-    Mutant(orders_start_without_a_session, 11),
-    Mutant(order_gap_accepted, 9),
+    Mutant(what_runs_is_returned, 13, calm=False),
+    Mutant(orders_start_without_a_session, 3),
+    Mutant(order_gap_accepted, 19),
     Mutant(a_wish_is_obeyed_once, 34),
     Mutant(a_result_is_named_before_it_is_stored, 28),
 )
