@@ -73,6 +73,25 @@ def test_a_script_without_a_main_guard_and_a_second_one(folder: Path) -> None:
     assert coordinator_pid(folder) == pid
 
 
+LAST_WORDS = """
+import holdfast
+hf = holdfast.connect()
+futures = [hf.submit(len, b"x" * size) for size in (10, 3_000_000, 10, 3_000_000)]
+print(" ".join(future.id for future in futures))
+"""
+
+
+def test_what_a_script_submits_last_is_kept_however_large(folder: Path) -> None:
+    words = script(folder, LAST_WORDS)
+    done = subprocess.run(
+        words, cwd=folder, capture_output=True, text=True, timeout=_SECONDS, check=True
+    )
+    assert done.stderr == ""
+    with wiring.connect(state_dir=folder / ".holdfast") as client:
+        sizes = [client.future(task).result(_SECONDS) for task in done.stdout.split()]
+    assert sizes == [10, 3_000_000, 10, 3_000_000]
+
+
 WAITING = """
 import sys, time
 from pathlib import Path

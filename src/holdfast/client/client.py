@@ -24,9 +24,9 @@ from holdfast.client.exchange import Answer, check_question
 from holdfast.client.executor import TaskExecutor
 from holdfast.client.future import Future
 from holdfast.client.intake import SUBMISSIONS_BYTES_MAX, SUBMISSIONS_MAX, Intake
-from holdfast.client.interrupt import end_interrupted
 from holdfast.client.mapping import Arrivals, map_results
 from holdfast.client.options import DEFAULTS, Options, options_with
+from holdfast.client.script_end import before_threads_end, end_interrupted
 from holdfast.client.session import Session, Terms
 from holdfast.client.thread import LoopFactory, LoopThread
 from holdfast.client.timeouts import seconds_of
@@ -90,6 +90,7 @@ class Client:
         self._closing = threading.Lock()
         self._closed = False
         self._lost = 0
+        self._exit_seconds = CLOSE_SECONDS
         self._opened: Answer = StandardFuture()
         self._thread = LoopThread(
             self._converse, name=f"holdfast-client {name}".rstrip(), loop_factory=loop_factory
@@ -116,6 +117,7 @@ class Client:
         self._thread.start()
         self._await_welcome(connect_seconds)
         # Submissions on their way are still sent when a script ends without a `close`.
+        before_threads_end(self)
         atexit.register(self._close_at_exit)
 
     async def _converse(self) -> None:
@@ -412,9 +414,8 @@ class Client:
             self._thread.call(lambda: self._session.leave())
             self._thread.stop(_THREAD_END_SECONDS)
         if lost and not self._thread.is_current:
-            raise ConnectionLostError(
-                f"{lost} submissions were not accepted within {timeout:g} s of closing"
-            )
+            within = f"within {timeout or CLOSE_SECONDS:g} s of closing"
+            raise ConnectionLostError(f"{lost} submissions were not accepted {within}")
 
     def __enter__(self) -> Client:
         return self
@@ -433,9 +434,19 @@ class Client:
             # The caller's own error matters more; ours must not take its place.
             _LOG.warning("%s", lost)
 
+    def send_before_exit(self) -> None:
+        """Wait until what was submitted is accepted, at most as long as `close` does."""
+        if os.getpid() != self._pid or self._closed:
+            return
+        try:
+            if not self._intake.wait_empty(CLOSE_SECONDS):
+                self._exit_seconds = 0.0
+        except KeyboardInterrupt:
+            end_interrupted(self._intake.submissions)
+
     def _close_at_exit(self) -> None:
         try:
-            self.close()
+            self.close(self._exit_seconds)
         except ConnectionLostError as error:
             _LOG.error("%s", error)
         except KeyboardInterrupt:

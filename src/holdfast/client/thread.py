@@ -67,7 +67,10 @@ class LoopThread:
         except asyncio.CancelledError:
             _LOG.debug("%s was stopped", self._thread.name)
         except BaseException as error:
-            if self._running.done():
+            if isinstance(error, RuntimeError) and "interpreter shutdown" in str(error):
+                # From Python 3.12 on, a loop that used threads cannot wait for them at the exit.
+                _LOG.debug("%s ended with the interpreter", self._thread.name)
+            elif self._running.done():
                 _LOG.exception("%s failed", self._thread.name)
             else:
                 self._running.set_exception(error)
