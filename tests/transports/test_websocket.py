@@ -387,6 +387,28 @@ def test_blobs_go_up_and_come_down(kind: str, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir() if path.name != "s"] == []
 
 
+@pytest.mark.parametrize(
+    ("said", "then"),
+    [
+        ("can't create new thread at interpreter shutdown", ChannelClosedError),
+        ("cannot schedule new futures after interpreter shutdown", ChannelClosedError),
+        ("something else", RuntimeError),
+    ],
+)
+def test_blobs_go_without_threads_where_there_are_none_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, then: type[Exception]
+) -> None:
+    async def no_thread(*_: object) -> None:
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(asyncio, "to_thread", no_thread)
+    given = tmp_path / "given"
+    given.write_bytes(b"data")
+    blobs = HttpBlobs({"nobody": parse_address(f"unix:{tmp_path}/none")})
+    with pytest.raises(then):
+        asyncio.run(blobs.store(str(given), Encoding.PICKLE))
+
+
 # The client over real sockets.
 
 

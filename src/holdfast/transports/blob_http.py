@@ -10,10 +10,14 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from holdfast.errors import BlobMissingError, ChannelClosedError
 from holdfast.model.outcome import Encoding, Payload
 from holdfast.transports.address import Address
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class HttpBlobs:
@@ -41,7 +45,7 @@ class HttpBlobs:
         """
         from holdfast.transports import blob_transfer
 
-        if not await asyncio.to_thread(os.path.exists, path):
+        if not await _aside(os.path.exists, path):
             raise BlobMissingError(f"the file {path} of a payload is gone")
         await self._at_any(lambda address: blob_transfer.put(address, path, payload))
 
@@ -49,7 +53,7 @@ class HttpBlobs:
         """Upload a file whose digest is not known yet; return its payload. Raises like `put`."""
         from holdfast.transports import blob_transfer
 
-        payload = await asyncio.to_thread(blob_transfer.describe, path, encoding)
+        payload = await _aside(blob_transfer.describe, path, encoding)
         await self.put(path, payload)
         return payload
 
@@ -72,7 +76,18 @@ class HttpBlobs:
         broken = ChannelClosedError("no address for blobs is configured")
         for address in self._chosen:
             try:
-                return await asyncio.to_thread(transfer, address)
+                return await _aside(transfer, address)
             except ChannelClosedError as error:
                 broken = error
         raise broken
+
+
+async def _aside(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call on a thread, or here where the interpreter ends and starts none any more."""
+    try:
+        return await asyncio.to_thread(call, *args, **kwargs)
+    except RuntimeError as error:
+        # Some releases of Python 3.12 refuse so early that the last payloads are still to be sent.
+        if "interpreter shutdown" not in str(error):
+            raise
+    return call(*args, **kwargs)
