@@ -592,6 +592,16 @@ def test_closing_says_what_was_not_accepted(tmp_path: Path) -> None:
             client.close(timeout=0.05)
 
 
+@pytest.mark.parametrize("seconds", [0, 0.25])
+def test_closing_says_how_long_it_waited(tmp_path: Path, seconds: float) -> None:
+    scripted = Scripted()
+    scripted.accepting = False
+    with client_of(scripted, tmp_path) as client:
+        client.submit(work.double, 1)
+        with pytest.raises(ConnectionLostError, match=f"1 submissions .* within {seconds} s of"):
+            client.close(seconds)
+
+
 def test_the_error_of_the_body_comes_before_the_one_of_closing(tmp_path: Path) -> None:
     scripted = Scripted()
     with pytest.raises(KeyError), client_of(scripted, tmp_path):

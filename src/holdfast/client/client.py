@@ -414,7 +414,8 @@ class Client:
             self._thread.call(lambda: self._session.leave())
             self._thread.stop(_THREAD_END_SECONDS)
         if lost and not self._thread.is_current:
-            within = f"within {timeout or CLOSE_SECONDS:g} s of closing"
+            # At the end of a script it was waited for before.
+            within = f"within {seconds + CLOSE_SECONDS - self._exit_seconds:g} s of closing"
             raise ConnectionLostError(f"{lost} submissions were not accepted {within}")
 
     def __enter__(self) -> Client:
