@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future as StandardFuture
 from typing import Any
 
+from holdfast.interpreter import refuses_threads
 from holdfast.observe import logger
 
 _LOG = logger("client")
@@ -67,7 +68,7 @@ class LoopThread:
         except asyncio.CancelledError:
             _LOG.debug("%s was stopped", self._thread.name)
         except BaseException as error:
-            if isinstance(error, RuntimeError) and "interpreter shutdown" in str(error):
+            if isinstance(error, RuntimeError) and refuses_threads(error):
                 # From Python 3.12 on, a loop that used threads cannot wait for them at the exit.
                 _LOG.debug("%s ended with the interpreter", self._thread.name)
             elif self._running.done():

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from holdfast import __version__
 from holdfast.client.client import Client
 from holdfast.clock import SystemClock
+from holdfast.coordinator.statedir import DATABASE
 from holdfast.entropy import BulkEntropy
 from holdfast.errors import ConnectionLostError
 from holdfast.lab.blows import Blow, Plan, Striker
@@ -137,7 +138,7 @@ def run(form: Form, *, seed: int, directory: Path, tell: Tell) -> Findings:
     return judge(
         case,
         striker.blows,
-        database=cluster.state_dir / "store.db",
+        database=cluster.state_dir / DATABASE,
         witness=WitnessReader(witness),
     )
 

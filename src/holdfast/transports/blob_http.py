@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from holdfast.errors import BlobMissingError, ChannelClosedError
+from holdfast.interpreter import refuses_threads
 from holdfast.model.outcome import Encoding, Payload
 from holdfast.transports.address import Address
 
@@ -88,6 +89,6 @@ async def _aside(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.to_thread(call, *args, **kwargs)
     except RuntimeError as error:
         # Some releases of Python 3.12 refuse so early that the last payloads are still to be sent.
-        if "interpreter shutdown" not in str(error):
+        if not refuses_threads(error):
             raise
     return call(*args, **kwargs)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from holdfast.coordinator.statedir import DATABASE
 from holdfast.lab.bench.processes import Crew, crew_of
 from holdfast.lab.cluster import Cluster, descendants, is_zombie_or_gone
 from holdfast.lab.witness import Run, WitnessReader
@@ -48,7 +49,7 @@ class Store:
     """What the database of a coordinator holds, read beside it."""
 
     def __init__(self, state_dir: Path) -> None:
-        self._path = state_dir / "store.db"
+        self._path = state_dir / DATABASE
 
     def commits(self) -> int:
         """Return the number of the newest turn: each commit is one."""
