@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, overload
 
+from holdfast.client.asking import Asking
 from holdfast.client.calls import Call, call_of, options_of
 from holdfast.client.carriage import Blobs
 from holdfast.client.exchange import Answer, check_question
@@ -53,7 +54,7 @@ _THREAD_END_SECONDS = 5.0
 _LOG = logger("client")
 
 
-class Client:
+class Client(Asking):
     """Submits tasks and waits for them. A context manager; every method is for any thread.
 
     The caller (`wiring`) gives: `dialers`, tried in turn at every connect; `mint` and `rng`, of
@@ -270,12 +271,7 @@ class Client:
     # Questions.
 
     def ask(self, question: str, /, **parameters: Any) -> Any:
-        """Ask the coordinator and return its answer, as plain data.
-
-        A question about a `task` that was submitted here waits until that is accepted. Raises
-        UnknownTaskError, InvalidInputError, RefusedError (its `code` says why), TimeoutError after
-        `answer_seconds`.
-        """
+        """See `Asking.ask`. A question about a `task` submitted here waits until it is accepted."""
         self._check_process()
         check_question(question, parameters)
         answer: Answer = StandardFuture()
@@ -285,59 +281,6 @@ class Client:
         else:
             self._call(lambda: self._session.ask_about(about, question, parameters, answer))
         return self._answered(answer, question)
-
-    def status(self, task: str) -> dict[str, Any]:
-        """Return where a task is; `task` is an id or a unique beginning of one."""
-        found: dict[str, Any] = self.ask("status", task=task)
-        return found
-
-    def list(
-        self,
-        *,
-        states: Iterable[str] = (),
-        function: str = "",
-        queue: str = "",
-        tag: str = "",
-        key: str = "",
-        limit: int = 50,
-        before: str = "",
-    ) -> list[dict[str, Any]]:
-        """Return tasks, newest first; `states` and the four texts choose, "" chooses all.
-
-        `limit` bounds how many, `before` (an id) continues a page. Raises like `ask`.
-        """
-        if isinstance(states, str):
-            raise InvalidInputError(f"states={states!r} is one text; give a list: [{states!r}]")
-        chosen = {"function": function, "queue": queue, "tag": tag, "key": key}
-        found: list[dict[str, Any]] = self.ask(
-            "list", states=[*states], limit=limit, before=before, **chosen
-        )
-        return found
-
-    def story(self, task: str) -> Sequence[dict[str, Any]]:
-        """Return all that happened to a task, in order."""
-        found: Sequence[dict[str, Any]] = self.ask("story", task=task)
-        return found
-
-    def why(self, task: str) -> dict[str, Any]:
-        """Return why a task is where it is."""
-        found: dict[str, Any] = self.ask("why", task=task)
-        return found
-
-    def workers(self) -> Sequence[dict[str, Any]]:
-        """Return the workers that are connected."""
-        found: Sequence[dict[str, Any]] = self.ask("workers")
-        return found
-
-    def drain(self, worker: str) -> dict[str, Any]:
-        """Let a worker (name or identity) finish what runs, return the rest, and leave."""
-        found: dict[str, Any] = self.ask("drain", worker=worker)
-        return found
-
-    def stats(self) -> dict[str, Any]:
-        """Return the coordinator's counts."""
-        found: dict[str, Any] = self.ask("stats")
-        return found
 
     def cancel(self, task: str) -> dict[str, Any]:
         """Cancel a task by id or unique beginning of one, and return what became of that.

@@ -1,0 +1,78 @@
+"""What a client can ask a coordinator, in the words of the API.
+
+Owns the questions' names and the shapes of their answers, which are plain data. How a question gets
+there and back is the client's.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from holdfast.errors import InvalidInputError
+
+
+class Asking(ABC):
+    """Whoever can ask. A `task` is an id or a unique beginning of one."""
+
+    @abstractmethod
+    def ask(self, question: str, /, **parameters: Any) -> Any:
+        """Ask the coordinator and return its answer, as plain data.
+
+        Raises UnknownTaskError, InvalidInputError, RefusedError (its `code` says why), TimeoutError
+        where no answer comes in time.
+        """
+
+    def status(self, task: str) -> dict[str, Any]:
+        """Return where a task is."""
+        found: dict[str, Any] = self.ask("status", task=task)
+        return found
+
+    def list(
+        self,
+        *,
+        states: Iterable[str] = (),
+        function: str = "",
+        queue: str = "",
+        tag: str = "",
+        key: str = "",
+        limit: int = 50,
+        before: str = "",
+    ) -> list[dict[str, Any]]:
+        """Return tasks, newest first; `states` and the four texts choose, "" chooses all.
+
+        `limit` bounds how many, `before` (an id) continues a page. Raises like `ask`.
+        """
+        if isinstance(states, str):
+            raise InvalidInputError(f"states={states!r} is one text; give a list: [{states!r}]")
+        chosen = {"function": function, "queue": queue, "tag": tag, "key": key}
+        found: list[dict[str, Any]] = self.ask(
+            "list", states=[*states], limit=limit, before=before, **chosen
+        )
+        return found
+
+    def story(self, task: str) -> Sequence[dict[str, Any]]:
+        """Return all that happened to a task, in order."""
+        found: Sequence[dict[str, Any]] = self.ask("story", task=task)
+        return found
+
+    def why(self, task: str) -> dict[str, Any]:
+        """Return why a task is where it is."""
+        found: dict[str, Any] = self.ask("why", task=task)
+        return found
+
+    def workers(self) -> Sequence[dict[str, Any]]:
+        """Return the workers that are connected."""
+        found: Sequence[dict[str, Any]] = self.ask("workers")
+        return found
+
+    def drain(self, worker: str) -> dict[str, Any]:
+        """Let a worker (name or identity) finish what runs, return the rest, and leave."""
+        found: dict[str, Any] = self.ask("drain", worker=worker)
+        return found
+
+    def stats(self) -> dict[str, Any]:
+        """Return the coordinator's counts."""
+        found: dict[str, Any] = self.ask("stats")
+        return found
