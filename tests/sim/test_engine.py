@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
+from holdfast.lab.sim.coverage import CrashPoints
 from holdfast.lab.sim.disk import WorkerDisk
 from holdfast.lab.sim.engine import LANE_ORDERS_MAX, SimEngine
 from holdfast.lab.sim.loop import Party, SimCrash, SimLoop
@@ -32,12 +33,14 @@ class Bench:
             self.party,
             self.disk,
             rng=random.Random(3),
+            points=CrashPoints(lambda party, point: None),
             witness=self.witness,
             incarnation=1,
             handing=self.handed.append,
         )
         self.ends: list[tuple[Ended, str]] = []
         self.deaths: list[LaneDeath] = []
+        self.falls: list[Sequence[tuple[int, LaneDeath]]] = []
         self.writable = 0
         self._tasks = TaskSet(logger("test"))
         opening = self.engine.open(self, lanes=1)
@@ -49,6 +52,9 @@ class Bench:
 
     def lane_died(self, lane: int, death: LaneDeath) -> None:
         self.deaths.append(death)
+
+    def all_died(self, deaths: Sequence[tuple[int, LaneDeath]]) -> None:
+        self.falls.append(deaths)
 
     def lane_writable(self, lane: int) -> None:
         self.writable += 1
@@ -116,6 +122,34 @@ def test_a_child_that_crashes_takes_only_what_it_had_begun(bench: Bench) -> None
     assert bench.hand(3, "ok")
     bench.wait(1.0)
     assert bench.witness.ended_so(token(3), "succeeded")
+
+
+def test_a_child_dies_that_runs_something(bench: Bench) -> None:
+    assert not bench.engine.fail(every=False)
+    bench.hand(1, "ok", lane=1)
+    bench.wait(0.05)
+    assert bench.engine.fail(every=False)
+    bench.wait(1.0)
+    assert [death.begun for death in bench.deaths] == [(token(1),)]
+    assert bench.witness.ended_so(token(1), "crashed")
+
+
+def test_all_children_die_at_once(bench: Bench) -> None:
+    bench.hand(1, "ok")
+    bench.hand(2, "ok", lane=1)
+    bench.wait(0.05)
+    bench.hand(3, "ok")
+    assert bench.engine.fail(every=True)
+    bench.wait(1.0)
+    (fall,) = bench.falls
+    assert [(lane, death.begun, death.untouched) for lane, death in fall] == [
+        (0, (token(1),), (token(3),)),
+        (1, (token(2),), ()),
+    ]
+    assert not bench.deaths
+    bench.hand(4, "ok")
+    bench.wait(1.0)
+    assert bench.witness.ended_so(token(4), "succeeded")
 
 
 def test_memory_runs_out_for_the_first_attempts_only(bench: Bench) -> None:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from holdfast.lab.sim.charges import LOSSES_MAX
 from holdfast.lab.sim.misfortunes import (
+    CHILD,
+    CHILDREN,
+    CLIENT_POINTS,
     CODE_POINTS,
+    COORDINATOR_POINTS,
     COUNTED,
+    EFFECT_POINTS,
     STORM_DEATHS,
     STORM_LEASE_SECONDS,
+    WORKER_POINTS,
     Fault,
     FaultKind,
 )
@@ -71,6 +77,18 @@ def test_some_functions_travel() -> None:
         assert any(fault.flavour == "full" for fault in plan.faults)
     flavours = " ".join(fault.flavour for plan in plans for fault in plan.faults)
     assert all(f" {point}" in flavours for _, point in CODE_POINTS)
+
+
+def test_everybody_dies() -> None:
+    deaths = [
+        fault for seed in range(400) for fault in draw(seed).faults if fault.kind is FaultKind.CRASH
+    ]
+    flavours = " ".join(fault.flavour for fault in deaths)
+    points = (*CLIENT_POINTS, *EFFECT_POINTS, *WORKER_POINTS, *COORDINATOR_POINTS)
+    assert all(f"{when} {point}" in flavours for point in points for when in ("before", "after"))
+    targets = {fault.target.rstrip("0123456789") for fault in deaths}
+    assert targets == {"coordinator", "worker-", "client-"}
+    assert {CHILD, CHILDREN} <= {fault.flavour for fault in deaths}
 
 
 def test_a_storm_uses_budgets_up() -> None:

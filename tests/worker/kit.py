@@ -297,6 +297,8 @@ class ScriptedEngine:
         self.orders: dict[int, Order] = {}
         self.children: list[Child] = []
         self.closed = False
+        self.deaf = False
+        """While it is, no child takes anything up."""
         self._news = asyncio.Event()
 
     async def open(self, listener: EngineListener, *, lanes: int) -> None:
@@ -379,6 +381,8 @@ class ScriptedEngine:
         self.listener.all_died(deaths)
 
     def _begin(self, child: Child) -> None:
+        if self.deaf:
+            return
         before = dict(child.begun)
         child.take_up()
         for each in child.begun:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from holdfast.model.limits import CANCEL_GRACE_SECONDS
-from holdfast.model.messages import Ended, Started
+from holdfast.model.messages import Draining, Ended, Started
 from holdfast.model.outcome import OutcomeKind
 from holdfast.model.task import Wanted
 from tests.core.wording import recall, started, task, token
@@ -94,6 +94,29 @@ def test_a_wish_returns_what_has_not_started(wanted: Wanted) -> None:
         await session.hear_ended(2, OutcomeKind.RETURNED)
 
     play(scene, slots=1)
+
+
+def test_a_suspect_is_not_returned_as_if_it_had_never_run() -> None:
+    async def scene(stage: Stage) -> None:
+        session = await begin(stage)
+        await session.assign(1, 2, 3, 4)
+        await stage.engine.did("hand", 2)
+        for number in (1, 2):
+            assert await session.hear(Started) == started(number)
+        stage.engine.deaf = True
+        stage.engine.fall()
+        await session.say(recall(1), recall(2), recall(3))
+        for number in (1, 2):
+            assert await session.hear(Started) == started(number)
+        await session.hear_ended(3, OutcomeKind.RETURNED)
+        await session.wish(1, Wanted.PAUSE, 1)
+        await session.hear_ended(1, OutcomeKind.STOPPED)
+        stage.agent.drain(30)
+        assert await session.hear(Draining)
+        await session.hear_ended(2, OutcomeKind.STOPPED)
+        await session.hear_ended(4, OutcomeKind.RETURNED)
+
+    play(scene)
 
 
 def test_a_pause_lets_a_started_attempt_end() -> None:

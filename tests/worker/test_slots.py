@@ -22,6 +22,7 @@ class Play:
 
     def __init__(self) -> None:
         self.engine = ScriptedEngine()
+        self.taken: list[int] = []
         self.guard = NotedGuard()
         self.slots = Slots(
             engine=self.engine,
@@ -38,7 +39,7 @@ class Play:
         """Nothing is kept of it here."""
 
     def taken_back(self, token: Token) -> None:
-        """Nothing is kept of it here."""
+        self.taken.append(number_of(token))
 
     def hand(self, *numbers: int, concurrent: bool = False) -> None:
         payload = Payload(Encoding.JSON, b"[[],{}]")
@@ -137,6 +138,32 @@ def test_suspects_of_a_fall_run_one_by_one_and_only_who_falls_alone_is_charged(p
     play.slots.dispatch(0.0)
     # Who did it is known: the others run side by side again.
     assert (play.engine.runs[2], play.engine.runs[4]) == (2, 1)
+
+
+def test_a_suspect_stays_named_wherever_it_waits(play: Play) -> None:
+    play.hand(1)
+    play.hand(2, concurrent=True)
+    play.engine.fall()
+    assert play.slots.collect(0.0) == []
+    assert [play.slots.is_suspect(token(number)) for number in (1, 2, 3)] == [True, True, False]
+    play.engine.deaf = True
+    play.slots.dispatch(0.0)
+    assert play.engine.runs == {900: 1, 1: 1, 2: 1}
+    play.slots.take_back_all(0.0)
+    assert play.named == [1, 2]
+    assert play.taken == []
+    play.slots.dispatch(0.0)
+    for lane in (0, CONCURRENT):
+        play.engine.die(lane, signal=11)
+    assert play.slots.collect(0.0) == []
+    assert play.named == [1, 2]
+    assert play.slots.withdraw(token(2), 0.0)
+    assert not play.slots.is_suspect(token(2))
+    play.engine.deaf = False
+    play.slots.dispatch(0.0)
+    play.engine.end(1)
+    play.slots.collect(0.0)
+    assert not play.slots.is_suspect(token(1))
 
 
 def test_a_fall_of_an_idle_worker_costs_nobody(play: Play) -> None:

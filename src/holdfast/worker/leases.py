@@ -100,7 +100,7 @@ class Leases:
     def stop(self, token: Token, now: float) -> None:
         """The lease is not ours any more: see that its attempt ends, and say nothing of it."""
         self._outbox.not_started(token)
-        if self._unbegun(token, now):
+        if self._withdrawn(token, now):
             # A suspect that waits to run again has begun before, and nothing will answer it.
             self._guard.done([token])
         else:
@@ -111,10 +111,9 @@ class Leases:
         lease = self._peer.leases.get(token)
         if lease is None:
             return  # Its outcome is on the way, or the lease was never ours: the view tells.
-        if self._unbegun(token, now):
-            self._end(Ended(lease.order.task, token, OutcomeKind.RETURNED))
-        else:
-            self._outbox.started_again(lease.order.task, token)
+        if not self._slots.is_suspect(token) and self._handed_back(lease, now):
+            return
+        self._outbox.started_again(lease.order.task, token)
 
     def grant(self, lease: Held, now: float) -> None:
         """Do what the user wishes of a task, as far as its attempt has not ended."""
@@ -123,8 +122,8 @@ class Leases:
             return
         if lease.wanted is Wanted.RUN:
             self._slots.spare(token)
-        elif self._unbegun(token, now):
-            self._end(Ended(lease.order.task, token, OutcomeKind.RETURNED))
+        elif self._handed_back(lease, now):
+            return
         elif lease.wanted is Wanted.CANCEL:
             self._slots.stop(token, now)
 
@@ -151,11 +150,10 @@ class Leases:
     # The end of the worker.
 
     def give_back(self, now: float) -> None:
-        """Return all that has surely not begun."""
+        """End all that no child runs: what has surely not begun, and suspects."""
         self._slots.take_back_all(now)
-        for token, lease in list(self._peer.leases.items()):
-            if self._unbegun(token, now):
-                self._end(Ended(lease.order.task, token, OutcomeKind.RETURNED))
+        for lease in list(self._peer.leases.values()):
+            self._handed_back(lease, now)
 
     def give_up(self) -> None:
         """The children have ended: whatever is held still has surely stopped, or never started."""
@@ -165,9 +163,21 @@ class Leases:
 
     # How it is done.
 
-    def _unbegun(self, token: Token, now: float) -> bool:
-        """Take an attempt out of all lines; return whether it surely did not run."""
+    def _withdrawn(self, token: Token, now: float) -> bool:
+        """Take an attempt out of all lines; False where a child runs it, or none ever will."""
         return self._inputs.drop(token) or self._slots.withdraw(token, now)
+
+    def _handed_back(self, lease: Held, now: float) -> bool:
+        """End a lease that no child runs now, and return whether that is so.
+
+        It is returned; a suspect is stopped, because it has run.
+        """
+        token = lease.order.token
+        kind = OutcomeKind.STOPPED if self._slots.is_suspect(token) else OutcomeKind.RETURNED
+        if not self._withdrawn(token, now):
+            return False
+        self._end(Ended(lease.order.task, token, kind))
+        return True
 
     def _over(self, over: Over) -> None:
         self._inputs.release(over.ended.token)

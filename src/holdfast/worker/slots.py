@@ -58,6 +58,7 @@ class Slots:
     """All lanes of one worker. It is the engine's listener."""
 
     __slots__ = (
+        "_begun",
         "_engine",
         "_events",
         "_guard",
@@ -85,6 +86,8 @@ class Slots:
         self._keeper = keeper
         self._lanes = Lanes(slots=slots, concurrent_slots=concurrent_slots)
         self._orders: dict[Token, Order] = {}
+        self._begun: dict[Token, None] = {}
+        """Suspects: they ran in a child that died, and wait to run again, or do."""
         self._stops_at: dict[Token, float] = {}
         """When the grace of an attempt that is to stop is over; infinity once it was killed."""
         self._events: list[tuple[int, Over | LaneDeath | Fall | None]] = []
@@ -153,19 +156,27 @@ class Slots:
                 full[lane] = None
                 refused.append(token)
         if refused:
-            self._guard.done(refused)
+            self._not_named(refused)
             self._lanes.back(refused, now)
             for lane in full:
                 self._lanes.refused(lane)
 
+    def is_suspect(self, token: Token) -> bool:
+        """Whether an order ran in a child that died: it waits to run again, or does."""
+        return token in self._begun
+
     def withdraw(self, token: Token, now: float) -> bool:
-        """Take an order out; return whether it surely did not run. Its neighbours stay in line."""
+        """Take an order out that no child runs now; its neighbours stay in line.
+
+        It surely did not run, unless it is a suspect. Return whether it was there.
+        """
         lane = self._lanes.lane_of(token)
         if lane is not None:
             self._take_back(lane, now)
         if not self._lanes.remove(token):
             return False
         del self._orders[token]
+        self._begun.pop(token, None)
         return True
 
     def take_back_all(self, now: float) -> None:
@@ -234,17 +245,24 @@ class Slots:
         self._unrun(tokens, now)
 
     def _unrun(self, tokens: Sequence[Token], now: float) -> None:
-        """Put orders in line again that surely did not run; the guard must not name them."""
-        if tokens:
-            self._guard.done(tokens)
+        """Put orders in line again that no child took up."""
         self._lanes.back(tokens, now)
-        for token in tokens:
+        for token in self._not_named(tokens):
             self._keeper.taken_back(token)
+
+    def _not_named(self, tokens: Sequence[Token]) -> list[Token]:
+        """Let the guard not name those that surely did not run, and return them."""
+        unrun = [token for token in tokens if token not in self._begun]
+        if unrun:
+            self._guard.done(unrun)
+        return unrun
 
     def _ended(self, over: Over, now: float) -> None:
         token = over.ended.token
         self._lanes.ended(token, over.ended.run_us * 1e-6, now)
         del self._orders[token]
+        if self._begun:
+            self._begun.pop(token, None)
         if self._stops_at:
             self._stops_at.pop(token, None)
 
@@ -278,6 +296,7 @@ class Slots:
     ) -> None:
         """Put those in line again one of which ended a process that all had in common."""
         unwanted = [token for token in tokens if token in self._stops_at]
+        self._begun.update(dict.fromkeys(tokens))
         overs.extend(self._stopped(token, now) for token in unwanted)
         self._lanes.back(tokens, now, alone=alone)
 
@@ -285,7 +304,7 @@ class Slots:
         """Return the outcome of a suspect that was to be stopped, and is now: it runs no more."""
         order = self._orders.pop(token)
         self._lanes.lost(token, now)
-        del self._stops_at[token]
+        del self._begun[token], self._stops_at[token]
         failure = Failure(message="it was to be stopped when its process died")
         return Over(Ended(order.task, token, OutcomeKind.STOPPED, failure=failure))
 
@@ -293,6 +312,7 @@ class Slots:
         """Return the outcome of an attempt that its child took with it."""
         order = self._orders.pop(token)
         self._lanes.lost(token, now)
+        self._begun.pop(token, None)
         meant = self._stops_at.pop(token, None) is not None
         if death.out_of_memory:
             kind = OutcomeKind.OUT_OF_MEMORY

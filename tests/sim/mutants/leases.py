@@ -132,10 +132,10 @@ def what_is_not_due_is_claimed(patch: pytest.MonkeyPatch) -> None:
 
 LEASES = (
     Mutant(token_check_off, 6),
-    Mutant(terminal_state_without_spending_the_token, 8),
-    Mutant(an_outcome_of_a_lapsed_lease_is_refused, 8),
+    Mutant(terminal_state_without_spending_the_token, 5),
+    Mutant(an_outcome_of_a_lapsed_lease_is_refused, 5),
     Mutant(late_starts_are_stopped, 0),
-    Mutant(a_lapsed_lease_does_not_come_back, 16),
+    Mutant(a_lapsed_lease_does_not_come_back, 5),
     Mutant(what_is_spooled_does_not_wait, 30),
     Mutant(a_lapse_forgets_the_wish, 2),
     Mutant(a_cancel_is_answered_and_forgotten, 0, calm=False),

@@ -5,14 +5,16 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from holdfast.coordinator import deciding, reconcile, service, tasks
+from holdfast.coordinator import deciding, performing, reconcile, service, tasks
 from holdfast.coordinator.deciding import Terms
 from holdfast.coordinator.facts import Death, Tick
-from holdfast.coordinator.sessions import WorkerSession
+from holdfast.coordinator.sessions import ClientSession, WorkerSession
 from holdfast.coordinator.state import CoordinatorState
 from holdfast.coordinator.turn import PLACING, Turn
 from holdfast.core.session import Admission, Known, Ledger, admit
+from holdfast.model.ids import TaskId
 from holdfast.model.messages import Ended, Started, View, WorkerHello
+from holdfast.model.task import TERMINAL_MIN
 from holdfast.stores import statements
 from tests.sim.mutants.mutant import Mutant
 
@@ -145,12 +147,23 @@ def stalls_count_as_silence(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(deciding, "_tick", tick)
 
 
+def a_watch_of_what_ended_is_not_answered(patch: pytest.MonkeyPatch) -> None:
+    """Law 5: a client that comes back to a task which has ended is told nothing of it."""
+
+    def watch(turn: Turn, client: ClientSession, task_id: TaskId) -> None:
+        change = turn.changes.get(task_id)
+        if change is None or change.after.life.state < TERMINAL_MIN:
+            turn.state.watch(client, task_id)
+
+    patch.setattr(performing, "_watch", watch)
+
+
 SESSIONS = (
     Mutant(one_way_reconcile, 2),
     Mutant(epoch_ignored, 31),
     Mutant(late_hello_accepted, 14),
     Mutant(digest_compared_past_the_last_assignment_read, 0, calm=False),
-    Mutant(late_death_report_accepted, 18),
+    Mutant(late_death_report_accepted, 6),
     Mutant(deaths_do_not_wait_for_the_inbox, 2),
     Mutant(the_kernels_word_replaces_the_guards, 94),
     Mutant(the_dead_are_served, 40),
@@ -159,4 +172,5 @@ SESSIONS = (
     Mutant(silence_is_never_judged, 2),
     Mutant(outages_are_not_given_back, 0),
     Mutant(stalls_count_as_silence, 25),
+    Mutant(a_watch_of_what_ended_is_not_answered, 5),
 )

@@ -1,8 +1,9 @@
 """A simulated submitter: it repeats what was not answered, until it was.
 
 Owns what a client must do to lose nothing: the same id again after a lost answer, watch again and
-wish again after every reconnect. It speaks the protocol by itself, so that it shares no mistake
-with the SDK. It sends a function once a session, and again only where it is told that it lacks.
+wish again after every reconnect, and after the death of the process before. It speaks the protocol
+by itself, so that it shares no mistake with the SDK. It sends a function once a session, and again
+only where it is told that it lacks.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from holdfast.core.wire import Wire
 from holdfast.errors import ChannelClosedError, ProtocolError
 from holdfast.lab.sim.clock import SimClock
 from holdfast.lab.sim.loop import Party, SimLoop
+from holdfast.lab.sim.notes import Notes
 from holdfast.lab.sim.plan import Submission, WishPlan
 from holdfast.lab.sim.witness import arguments, bytes_of
 from holdfast.model.ids import IdMint, TaskId
@@ -56,13 +58,15 @@ class Told(Protocol):
 
     def refused(self, client: str, task: TaskId, code: str) -> None: ...
 
+    def forgotten(self, client: str, tasks: Sequence[TaskId]) -> None: ...
+
     def settled(self, client: str, message: Settled) -> None: ...
 
     def replied(self, client: str, wish: WishPlan, task: TaskId, code: str) -> None: ...
 
 
 class SimClient:
-    """One client process. It lives as long as the run."""
+    """One client process, over the notes of its user."""
 
     def __init__(
         self,
@@ -73,6 +77,7 @@ class SimClient:
         dialer: Dialer,
         rng: random.Random,
         told: Told,
+        notes: Notes,
         submissions: Sequence[Submission],
         wishes: Sequence[WishPlan],
         pickled: Collection[str],
@@ -83,6 +88,7 @@ class SimClient:
         self._dialer = dialer
         self._rng = rng
         self._told = told
+        self._notes = notes
         self._submissions = submissions
         self._wishes = wishes
         self._pickled = pickled
@@ -94,33 +100,29 @@ class SimClient:
         self._out: deque[Message] = deque()
         self._wire: Wire[ClientFrame] = Wire(ClientFrame)
         self._welcomed = False
-        self._ids: dict[int, TaskId] = {}
-        self._unanswered: dict[TaskId, tuple[Spec, bool]] = {}
-        """What was submitted and not answered, and whether it was said before."""
-        self._holders: dict[TaskId, TaskId] = {}
-        """Accepted ids, and the tasks that hold them."""
-        self._unsettled: dict[TaskId, None] = {}
-        self._wanted: dict[int, WishPlan] = {}
-        self._early: list[tuple[int, WishPlan]] = []
-        self._refs = 0
-
-    @property
-    def at_rest(self) -> bool:
-        """Whether all it had to say was said, answered and settled."""
-        return not (self._unanswered or self._unsettled or self._wanted or self._early)
-
-    @property
-    def waits_for(self) -> list[TaskId]:
-        """Return the tasks of which it was told nothing final."""
-        return [*self._unanswered, *self._unsettled]
 
     def start(self) -> None:
         """Begin, as this client's party."""
+        notes, now = self._notes, self._loop.time()
         for submission in self._submissions:
-            self._loop.call_at(submission.at, self._submit, submission)
-        for wish in self._wishes:
-            self._loop.call_at(wish.at, self._wish, wish)
+            if submission.number not in notes.ids:
+                self._loop.call_at(max(now, submission.at), self._submit, submission)
+        for number, wish in enumerate(self._wishes):
+            if number not in notes.made:
+                self._loop.call_at(max(now, wish.at), self._wish, number, wish)
+        self._say_wishes()
         self._tasks.start(self._party.name, self._live())
+
+    def insist(self) -> None:
+        """Wish again what was wished last for each task that goes on.
+
+        What a former life said may have arrived after what this one did.
+        """
+        notes = self._notes
+        for task in notes.unsettled:
+            number, wish = notes.said.get(task, (-1, None))
+            if wish is not None and number not in notes.wanted:
+                self._want(number, wish, task)
 
     # What it wants.
 
@@ -139,7 +141,7 @@ class SimClient:
             code=sha256(bytes_of(plan.function)).digest() if pickled else b"",
             concurrent=plan.concurrent,
         )
-        self._ids[plan.number] = spec.id
+        self._notes.ids[plan.number] = spec.id
         self._told.submitted(spec, plan)
         self._submit_spec(spec, again=False)
         if plan.twice:
@@ -150,7 +152,7 @@ class SimClient:
         self._submit_spec(spec, again=True)
 
     def _submit_spec(self, spec: Spec, *, again: bool) -> None:
-        self._unanswered[spec.id] = (spec, self._welcomed or again)
+        self._notes.unanswered[spec.id] = (spec, self._welcomed or again)
         if self._welcomed:
             self._say_tasks((spec,), again=again)
 
@@ -161,23 +163,28 @@ class SimClient:
                 self._say(PutCode(spec.code, bytes_of(spec.function)))
         self._say(Submit(tuple(specs), again=again))
 
-    def _wish(self, wish: WishPlan) -> None:
-        self._refs += 1
-        self._early.append((self._refs, wish))
+    def _wish(self, number: int, wish: WishPlan) -> None:
+        self._notes.made[number] = None
+        self._notes.early.append((number, wish))
         self._say_wishes()
 
     def _say_wishes(self) -> None:
         """Say the wishes whose tasks are accepted, in their order."""
+        notes = self._notes
         waiting: list[tuple[int, WishPlan]] = []
-        for ref, wish in self._early:
-            task = self._ids.get(wish.task)
-            if task is None or task in self._unanswered:
-                waiting.append((ref, wish))
-            elif task in self._holders:
-                self._wanted[ref] = wish
-                if self._welcomed:
-                    self._say(SetWanted(ref, self._holders[task], wish.wanted))
-        self._early = waiting
+        for number, wish in notes.early:
+            task = notes.ids.get(wish.task)
+            if task is None or task in notes.unanswered:
+                waiting.append((number, wish))
+            elif task in notes.holders:
+                self._want(number, wish, notes.holders[task])
+        notes.early = waiting
+
+    def _want(self, number: int, wish: WishPlan, holder: TaskId) -> None:
+        self._notes.wanted[number] = wish
+        self._notes.said[holder] = (number, wish)
+        if self._welcomed:
+            self._say(SetWanted(number, holder, wish.wanted))
 
     def _say(self, message: Message) -> None:
         self._out.append(message)
@@ -239,7 +246,7 @@ class SimClient:
         elif isinstance(message, Refused):
             self._refused(message)
         elif isinstance(message, Settled):
-            self._unsettled.pop(message.task, None)
+            self._notes.unsettled.pop(message.task, None)
             self._told.settled(name, message)
         elif isinstance(message, Reply):
             self._replied(message)
@@ -249,29 +256,28 @@ class SimClient:
     def _begin(self) -> None:
         """Say again what was not answered in any session before."""
         self._welcomed = True
-        again = [spec for spec, said in self._unanswered.values() if said]
-        fresh = [spec for spec, said in self._unanswered.values() if not said]
+        notes = self._notes
+        again = [spec for spec, said in notes.unanswered.values() if said]
+        fresh = [spec for spec, said in notes.unanswered.values() if not said]
         for spec in fresh:
-            self._unanswered[spec.id] = (spec, True)
+            notes.unanswered[spec.id] = (spec, True)
         if fresh:
             self._say_tasks(fresh, again=False)
         if again:
             self._say_tasks(again, again=True)
-        if self._unsettled:
-            self._say(Watch(tuple(self._unsettled)))
-        for ref, wish in self._wanted.items():
-            self._say(SetWanted(ref, self._holders[self._ids[wish.task]], wish.wanted))
+        if notes.unsettled:
+            self._say(Watch(tuple(notes.unsettled)))
+        for number, wish in notes.wanted.items():
+            self._say(SetWanted(number, notes.holder_of(wish), wish.wanted))
 
     def _accepted(self, given: TaskId, holder: TaskId) -> None:
-        if self._unanswered.pop(given, None) is not None and given not in self._holders:
-            self._unsettled[holder] = None
-        self._holders[given] = holder
+        self._notes.accepted(given, holder)
         self._told.accepted(self._party.name, given, holder)
         self._say_wishes()
 
     def _refused(self, message: Refused) -> None:
         if message.retry_after_seconds > 0:
-            known = self._unanswered.get(message.task)
+            known = self._notes.unanswered.get(message.task)
             if known is not None:
                 if message.code == "no_code":
                     self._sent_code.pop(known[0].code, None)
@@ -279,19 +285,15 @@ class SimClient:
                 self._loop.call_at(later, self._try_again, message.task)
             return
         self._told.refused(self._party.name, message.task, message.code)
-        self._unanswered.pop(message.task, None)
-        self._unsettled.pop(message.task, None)
-        self._early = [
-            (ref, wish) for ref, wish in self._early if self._ids.get(wish.task) != message.task
-        ]
+        self._notes.refused(message.task)
 
     def _try_again(self, task: TaskId) -> None:
-        known = self._unanswered.get(task)
+        known = self._notes.unanswered.get(task)
         if known is not None:
             self._submit_spec(known[0], again=True)
 
     def _replied(self, message: Reply) -> None:
-        wish = self._wanted.pop(message.ref, None)
+        wish = self._notes.wanted.pop(message.ref, None)
         if wish is not None:
-            task = self._holders[self._ids[wish.task]]
-            self._told.replied(self._party.name, wish, task, message.code)
+            holder = self._notes.holder_of(wish)
+            self._told.replied(self._party.name, wish, holder, message.code)

@@ -1,4 +1,4 @@
-"""Crash points: every commit and every send, before and after, by the kind of what is done.
+"""Crash points: every commit and every effect, before and after, by the kind of what is done.
 
 Owns which points were passed, at which a party died, and which one is set to be deadly next. It
 decides nothing by chance: the plan does.
@@ -6,7 +6,8 @@ decides nothing by chance: the plan does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from holdfast.lab.sim.loop import Party, SimCrash
 
@@ -48,6 +49,13 @@ class CrashPoints:
                 self._crash(party, point)
                 raise SimCrash(party.name)
 
+    @contextmanager
+    def around(self, party: Party, kind: str) -> Iterator[None]:
+        """A party does what is done in here, and stands at a point before it and after it."""
+        self.touch(party, (kind,), BEFORE)
+        yield
+        self.touch(party, (kind,), AFTER)
+
     def _falls(self, party: Party, kind: str, when: str) -> bool:
         arms = self._armed[party.name]
         for index, (armed, moment, skip) in enumerate(arms):
@@ -87,18 +95,13 @@ def table(passed: dict[Point, int], crashed: dict[Point, int]) -> list[str]:
 
 
 def markdown(passed: dict[Point, int], crashed: dict[Point, int]) -> list[str]:
-    """Return the same as a Markdown table without outer pipes; clients, who never die, left out."""
+    """Return the same as a Markdown table without outer pipes."""
     lines = ["crash point | passed before | died before | passed after | died after"]
     lines.append("--- | ---: | ---: | ---: | ---:")
-    for point, *counts in rows(passed, crashed):
-        if not point.startswith("client "):
-            lines.append(" | ".join([point, *map(str, counts)]))
+    lines += [" | ".join([point, *map(str, counts)]) for point, *counts in rows(passed, crashed)]
     return lines
 
 
 def missing(passed: dict[Point, int], crashed: dict[Point, int]) -> list[Point]:
-    """Return the points that were passed but at which nobody ever died, in order.
-
-    Clients do not die: they are the ones who have to be told.
-    """
-    return sorted(point for point in passed if point[0] != "client" and not crashed.get(point))
+    """Return the points that were passed but at which nobody ever died, in order."""
+    return sorted(point for point in passed if not crashed.get(point))

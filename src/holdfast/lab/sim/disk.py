@@ -1,6 +1,7 @@
 """What a worker's host keeps when the worker dies: its home, its spool, its files.
 
 Owns the rule of a crash: what `save` returned for is durable, what it was about to write is lost.
+Each write has its crash points.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from holdfast.errors import BlobMissingError, ChannelClosedError
+from holdfast.lab.sim.coverage import CrashPoints
 from holdfast.lab.sim.loop import Party
 from holdfast.model.ids import Token
 from holdfast.model.messages import Ended
@@ -41,11 +43,12 @@ class WorkerDisk:
 class SimHome:
     """`ports.WorkerHome` over a simulated disk."""
 
-    __slots__ = ("_disk", "_party", "identity")
+    __slots__ = ("_disk", "_party", "_points", "identity")
 
-    def __init__(self, disk: WorkerDisk, party: Party) -> None:
+    def __init__(self, disk: WorkerDisk, party: Party, points: CrashPoints) -> None:
         self._disk = disk
         self._party = party
+        self._points = points
         self.identity = disk.identity
 
     @property
@@ -56,7 +59,8 @@ class SimHome:
     def next_incarnation(self) -> int:
         """Return a number above all former ones."""
         self._party.alive()
-        self._disk.incarnation += 1
+        with self._points.around(self._party, "disk incarnation"):
+            self._disk.incarnation += 1
         return self._disk.incarnation
 
     def store(self) -> tuple[str, int]:
@@ -67,18 +71,22 @@ class SimHome:
     def remember_store(self, store: str, timeline: int) -> None:
         """Note whose session this is."""
         self._party.alive()
-        self._disk.store = (store, timeline)
+        with self._points.around(self._party, "disk store"):
+            self._disk.store = (store, timeline)
 
 
 class SimSpool:
     """`ports.Spool` over a simulated disk; each write takes a while and is then durable as one."""
 
-    __slots__ = ("_disk", "_party", "_rng")
+    __slots__ = ("_disk", "_party", "_points", "_rng")
 
-    def __init__(self, disk: WorkerDisk, party: Party, rng: random.Random) -> None:
+    def __init__(
+        self, disk: WorkerDisk, party: Party, rng: random.Random, points: CrashPoints
+    ) -> None:
         self._disk = disk
         self._party = party
         self._rng = rng
+        self._points = points
 
     def load(self) -> list[Ended]:
         """Return what is durable, oldest first."""
@@ -87,14 +95,16 @@ class SimSpool:
 
     async def save(self, outcomes: Sequence[Ended]) -> None:
         """Append; durable on return."""
-        await self._write()
-        self._disk.spooled.update((ended.token, ended) for ended in outcomes)
+        with self._points.around(self._party, "disk spool"):
+            await self._write()
+            self._disk.spooled.update((ended.token, ended) for ended in outcomes)
 
     async def forget(self, tokens: Sequence[Token]) -> None:
         """Drop those that were answered."""
-        await self._write()
-        for token in tokens:
-            self._disk.spooled.pop(token, None)
+        with self._points.around(self._party, "disk forget"):
+            await self._write()
+            for token in tokens:
+                self._disk.spooled.pop(token, None)
 
     async def _write(self) -> None:
         self._party.alive()
@@ -108,7 +118,7 @@ class SimFiles:
     `reachable` tells whether the blob store answers this host now.
     """
 
-    __slots__ = ("_blobs", "_disk", "_party", "_reachable", "_rng")
+    __slots__ = ("_blobs", "_disk", "_party", "_points", "_reachable", "_rng")
 
     def __init__(
         self,
@@ -117,12 +127,14 @@ class SimFiles:
         party: Party,
         *,
         rng: random.Random,
+        points: CrashPoints,
         reachable: Callable[[], bool],
     ) -> None:
         self._disk = disk
         self._blobs = blobs
         self._party = party
         self._rng = rng
+        self._points = points
         self._reachable = reachable
 
     def session(self, url: str) -> None:
@@ -138,10 +150,11 @@ class SimFiles:
 
     async def store(self, path: str, encoding: Encoding) -> Payload:
         """Make a file a blob, durable on return. Raises ChannelClosedError."""
-        await self._move()
-        data = self._disk.shelf.get(path) or self._disk.files[path]
-        digest = hashlib.sha256(data).digest()
-        self._blobs[digest] = data
+        with self._points.around(self._party, "blob"):
+            await self._move()
+            data = self._disk.shelf.get(path) or self._disk.files[path]
+            digest = hashlib.sha256(data).digest()
+            self._blobs[digest] = data
         return Payload(encoding, digest=digest, size_bytes=len(data))
 
     def discard(self, path: str) -> None:
@@ -153,11 +166,12 @@ class SimFiles:
     async def keep(self, path: str, encoding: Encoding) -> Payload:
         """Put a file on the shelf, durable on return."""
         self._party.alive()
-        await asyncio.sleep(self._rng.uniform(*WRITE_SECONDS))
-        self._party.alive()
-        data = self._disk.files.pop(path)
-        digest = hashlib.sha256(data).digest()
-        self._disk.shelf[_shelf_path(digest)] = data
+        with self._points.around(self._party, "disk shelf"):
+            await asyncio.sleep(self._rng.uniform(*WRITE_SECONDS))
+            self._party.alive()
+            data = self._disk.files.pop(path)
+            digest = hashlib.sha256(data).digest()
+            self._disk.shelf[_shelf_path(digest)] = data
         return Payload(encoding, digest=digest, size_bytes=len(data))
 
     def path_of(self, digest: bytes) -> str:

@@ -11,6 +11,7 @@ import asyncio
 import random
 from collections.abc import Callable
 
+from holdfast.lab.sim.coverage import CrashPoints
 from holdfast.lab.sim.disk import WorkerDisk
 from holdfast.lab.sim.loop import Party, SimLoop
 from holdfast.lab.sim.witness import (
@@ -57,6 +58,7 @@ class SimEngine:
         disk: WorkerDisk,
         *,
         rng: random.Random,
+        points: CrashPoints,
         witness: Witness,
         incarnation: int,
         handing: Callable[[Order], None],
@@ -66,6 +68,7 @@ class SimEngine:
         self._party = party
         self._disk = disk
         self._rng = rng
+        self._points = points
         self._witness = witness
         self._incarnation = incarnation
         self._handing = handing
@@ -89,27 +92,31 @@ class SimEngine:
         place = self._lanes[lane]
         if len(place.queue) >= LANE_ORDERS_MAX:
             return False
-        self._handing(order)
-        place.queue[order.token] = order
-        self._loop.later(self._pipe(), self._take_up, lane)
+        with self._points.around(self._party, "child order"):
+            self._handing(order)
+            place.queue[order.token] = order
+            self._loop.later(self._pipe(), self._take_up, lane)
         return True
 
     def take_back(self, lane: int) -> list[Token]:
         """Return the orders that no child has taken up."""
         self._party.alive()
-        tokens = list(self._lanes[lane].queue)
-        self._lanes[lane].queue.clear()
+        with self._points.around(self._party, "child take back"):
+            tokens = list(self._lanes[lane].queue)
+            self._lanes[lane].queue.clear()
         return tokens
 
     def interrupt(self, lane: int, token: Token) -> None:
         """Raise `TaskCancelled` in user code, which a stubborn one does not heed."""
         self._party.alive()
-        self._loop.later(self._pipe(), self._interrupted, lane, token)
+        with self._points.around(self._party, "child interrupt"):
+            self._loop.later(self._pipe(), self._interrupted, lane, token)
 
     def kill(self, lane: int) -> None:
         """SIGKILL the lane's child."""
         self._party.alive()
-        self._die(lane, killed=True, out_of_memory=False)
+        with self._points.around(self._party, "child kill"):
+            self._die(lane, killed=True, out_of_memory=False)
 
     async def close(self) -> None:
         """End all children."""
@@ -118,6 +125,19 @@ class SimEngine:
         await asyncio.sleep(self._pipe())
 
     # The world's side.
+
+    def fail(self, *, every: bool) -> bool:
+        """Let the first child that runs something die, or `every` child; False where none does."""
+        busy = [number for number, lane in enumerate(self._lanes) if lane.running]
+        if self._over or not busy:
+            return False
+        if every:
+            for number in range(len(self._lanes)):
+                self._mark(number, killed=False, out_of_memory=False)
+            self._tell(self._bury_all)
+        else:
+            self._die(busy[0], killed=False, out_of_memory=False)
+        return True
 
     def end(self, how: str) -> None:
         """Let all children die, and report nothing: the worker is gone, or is going."""
@@ -186,15 +206,20 @@ class SimEngine:
         self._loop.later(self._pipe(), self._take_up, number)
 
     def _die(self, number: int, *, killed: bool, out_of_memory: bool) -> None:
+        if not self._over and self._mark(number, killed=killed, out_of_memory=out_of_memory):
+            self._tell(self._bury, number)
+
+    def _mark(self, number: int, *, killed: bool, out_of_memory: bool) -> bool:
+        """Let the child of a lane be dead; False where it is."""
         lane = self._lanes[number]
-        if lane.death is not None or self._over:
-            return
+        if lane.death is not None:
+            return False
         lane.death = (tuple(lane.running), killed, out_of_memory)
         how = "killed" if killed else "out_of_memory" if out_of_memory else "crashed"
         for run, _ in lane.running.values():
             self._witness.ended(run, how, self._loop.time())
         lane.running.clear()
-        self._tell(self._bury, number)
+        return True
 
     # What reaches the worker, as a callback of its own.
 
@@ -207,14 +232,27 @@ class SimEngine:
             self._listener.attempt_ended(number, ended, path)
 
     def _bury(self, number: int) -> None:
+        death = self._death_of(number)
+        if death is not None and self._listener is not None and not self._over:
+            self._listener.lane_died(number, death)
+
+    def _bury_all(self) -> None:
+        """The children died at once, and what became of one before is not told any more."""
+        found = ((number, self._death_of(number)) for number in range(len(self._lanes)))
+        deaths = [(number, death) for number, death in found if death is not None]
+        if self._listener is not None and not self._over:
+            self._listener.all_died(deaths)
+
+    def _death_of(self, number: int) -> LaneDeath | None:
+        """Return how the child of a lane died; a fresh one takes the lane."""
         lane = self._lanes[number]
-        if lane.death is None or self._listener is None or self._over:
-            return
+        if lane.death is None:
+            return None
         begun, killed, out_of_memory = lane.death
         untouched = tuple(lane.queue)
         lane.queue.clear()
         lane.death = None
-        death = LaneDeath(
+        return LaneDeath(
             begun=begun,
             untouched=untouched,
             signal=9 if killed or out_of_memory else 11,
@@ -223,7 +261,6 @@ class SimEngine:
             out_of_memory=out_of_memory,
             last_words="",
         )
-        self._listener.lane_died(number, death)
 
     def _notify(self, number: int, *, room: bool) -> None:
         if room:

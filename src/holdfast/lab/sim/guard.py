@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from holdfast.coordinator.facts import Death
+from holdfast.lab.sim.coverage import CrashPoints
 from holdfast.lab.sim.loop import Party, SimLoop
 from holdfast.model.ids import Token
 
@@ -25,10 +26,13 @@ Deliver = Callable[[Death, str, Callable[[], None]], None]
 class SimGuard:
     """`ports.Guard` of one worker process, and what is left of it after that process."""
 
-    def __init__(self, loop: SimLoop, party: Party, rng: random.Random) -> None:
+    def __init__(
+        self, loop: SimLoop, party: Party, rng: random.Random, points: CrashPoints
+    ) -> None:
         self._loop = loop
         self._party = party
         self._rng = rng
+        self._points = points
         self._started: dict[Token, None] = {}
         self._spooled: dict[Token, None] = {}
         self._session: tuple[str, int, str] | None = None
@@ -39,24 +43,28 @@ class SimGuard:
     def started(self, tokens: Sequence[Token]) -> None:
         """These tokens are about to be handed to a child."""
         self._party.alive()
-        self._started.update(dict.fromkeys(tokens))
+        with self._points.around(self._party, "guard started"):
+            self._started.update(dict.fromkeys(tokens))
 
     def spooled(self, tokens: Sequence[Token]) -> None:
         """The outcomes of these tokens are durable in the spool."""
         self._party.alive()
-        self._spooled.update(dict.fromkeys(tokens))
+        with self._points.around(self._party, "guard spooled"):
+            self._spooled.update(dict.fromkeys(tokens))
 
     def done(self, tokens: Sequence[Token]) -> None:
         """These tokens are settled."""
         self._party.alive()
-        for token in tokens:
-            self._started.pop(token, None)
-            self._spooled.pop(token, None)
+        with self._points.around(self._party, "guard done"):
+            for token in tokens:
+                self._started.pop(token, None)
+                self._spooled.pop(token, None)
 
     def session(self, *, url: str, identity: str, incarnation: int, last_word: str) -> None:
         """Where, and with which one-use token, to tell of our death."""
         self._party.alive()
-        self._session = (identity, incarnation, last_word)
+        with self._points.around(self._party, "guard session"):
+            self._session = (identity, incarnation, last_word)
 
     # After the worker's death.
 

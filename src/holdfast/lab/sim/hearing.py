@@ -47,6 +47,8 @@ class Hearing:
         self.accepted_ids: dict[TaskId, TaskId] = {}
         """Ids that a client was told are kept → the task that holds each."""
         self.refused_ids: dict[TaskId, str] = {}
+        self.forgotten_ids: dict[TaskId, None] = {}
+        """Ids that a client had no answer for when it died, and nobody asks for any more."""
         self.told: dict[TaskId, Settled] = {}
         self.submissions = 0
 
@@ -117,6 +119,13 @@ class Hearing:
         if answer is Answer.SUPERSEDED and newest:
             self._blame(task, "an outcome of the newest token was answered as superseded")
 
+    def in_the_dark(self) -> list[TaskId]:
+        """Return the tasks that go on, and that no client waits for."""
+        rows = self._records.rows
+        return [
+            task for task in self.forgotten_ids if task in rows and rows[task].state < TERMINAL_MIN
+        ]
+
     # What clients were told.
 
     def submitted(self, spec: Spec, plan: Submission) -> None:
@@ -142,6 +151,12 @@ class Hearing:
         self.refused_ids[task] = code
         if task in self._records.rows or task in self.accepted_ids:
             self._blame(task, f"it was refused ({code}), and is kept")
+
+    def forgotten(self, client: str, tasks: Sequence[TaskId]) -> None:
+        """A client died, and these ids with it: they are kept or not, and end by themselves."""
+        names = " ".join(map(self._history.name_of, tasks))
+        self._history.add(client, f"dies and forgets {names or 'nothing'}")
+        self.forgotten_ids.update(dict.fromkeys(tasks))
 
     def settled(self, client: str, message: Settled) -> None:
         """A client read how a task ended."""

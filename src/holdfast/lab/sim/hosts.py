@@ -1,4 +1,4 @@
-"""Hosts: where the real coordinator and the real workers live, die, and are started again.
+"""Hosts: where the real coordinator, the real workers and clients live, die, and start again.
 
 Owns the life of each process and what outlives it on its host: clock, disk, guard. It builds the
 product's own shells over simulated ports, and nothing else of the product.
@@ -17,6 +17,7 @@ from holdfast.coordinator.kin import GUARD_SECONDS
 from holdfast.coordinator.service import Coordinator
 from holdfast.core.peer import Offer
 from holdfast.errors import StoreDoubtError, StoreFullError
+from holdfast.lab.sim.client import SimClient, Told
 from holdfast.lab.sim.clock import HostTime, SimClock
 from holdfast.lab.sim.disk import Blobs, SimFiles, SimHome, SimSpool, WorkerDisk
 from holdfast.lab.sim.engine import SimEngine
@@ -24,6 +25,7 @@ from holdfast.lab.sim.guard import KILL_SECONDS, SimGuard
 from holdfast.lab.sim.loop import Party, SimCrash
 from holdfast.lab.sim.misfortunes import COORDINATOR
 from holdfast.lab.sim.network import End, SimDialer
+from holdfast.lab.sim.notes import Notes
 from holdfast.lab.sim.plan import WorkerPlan, stream
 from holdfast.lab.sim.stage import Stage
 from holdfast.lab.sim.storage import DiskState, FaultyStore, SimRoom, StoreWatch, kinds_of
@@ -42,6 +44,8 @@ SPAWN_SECONDS = 0.05
 MEND_SECONDS = 5.0
 """How long it takes after an error of ours, which would come again at once."""
 DRAIN_SECONDS = 1.0
+INSIST_SECONDS = 1.0
+"""How long after the healing a client that died says its wishes again: nothing is late by then."""
 
 
 class CoordinatorHost:
@@ -51,7 +55,6 @@ class CoordinatorHost:
         self._stage = stage
         self._watch = watch
         self._lives = 0
-        self._down_until = 0.0
         self.time = HostTime(stage.stream("coordinator host"))
         self.disk = DiskState()
         self.database: sqlite3.Connection = memory_disk()
@@ -130,16 +133,16 @@ class CoordinatorHost:
         else:
             self.crash(SPAWN_SECONDS)
 
-    def crash(self, seconds: float) -> None:
-        """Let the process die now, and start another one so much later."""
+    def crash(self, seconds: float) -> bool:
+        """Let the process die now, and start another one so much later; False where none lives."""
         party, stage = self.party, self._stage
         if party is None or party.dead:
-            return
+            return False
         stage.history.add(COORDINATOR, "dies")
         stage.loop.kill(party)
         stage.net.drop(party)
-        self._down_until = stage.loop.time() + seconds
         stage.loop.later(seconds, self._again)
+        return True
 
     def _again(self) -> None:
         if self.party is not None and self.party.dead and not self._stage.over:
@@ -250,22 +253,28 @@ class WorkerHost:
             party,
             self.disk,
             rng=rng,
+            points=stage.points,
             witness=stage.witness,
             incarnation=self.disk.incarnation + 1,
             handing=self._handing,
         )
-        self._guard = SimGuard(stage.loop, party, rng)
+        self._guard = SimGuard(stage.loop, party, rng, stage.points)
         files = SimFiles(
-            self.disk, self._blobs, party, rng=rng, reachable=self._reaches_coordinator
+            self.disk,
+            self._blobs,
+            party,
+            rng=rng,
+            points=stage.points,
+            reachable=self._reaches_coordinator,
         )
         world = World(
             dialers={"sim": SimDialer(stage.net, party)},
             engine=self.engine,
             guard=self._guard,
-            spool=SimSpool(self.disk, party, rng),
+            spool=SimSpool(self.disk, party, rng, stage.points),
             shelf=files,
             transfers=files,
-            home=SimHome(self.disk, party),
+            home=SimHome(self.disk, party, stage.points),
             clock=SimClock(stage.loop, self.time, party),
             rng=rng,
             printed=_print_nothing,
@@ -319,17 +328,26 @@ class WorkerHost:
         self._stage.loop.call_soon(agent.drain, DRAIN_SECONDS, context=party.context)
         return True
 
-    def crash(self, seconds: float, *, guarded: bool) -> None:
-        """Let the process die now, with its guard where that is not `guarded`."""
+    def crash(self, seconds: float, *, guarded: bool) -> bool:
+        """Let the process die now, with its guard where not `guarded`; False where none lives."""
         party, stage, engine, guard = self.party, self._stage, self.engine, self._guard
         if party is None or party.dead:
-            return
+            return False
         stage.history.add(self.name, "dies" if guarded else "dies with its guard")
         self._gone(party)
         if guarded and engine is not None and guard is not None:
             rng = stage.stream(f"{self.name} {self._lives} death")
             stage.loop.later(rng.uniform(*KILL_SECONDS), self._mourn, engine, guard)
         stage.loop.later(seconds, self._again)
+        return True
+
+    def crash_child(self, *, every: bool) -> bool:
+        """Let a child die that runs something, or `every` child; False where none does."""
+        party, engine = self.party, self.engine
+        if party is None or party.dead or engine is None or not engine.fail(every=every):
+            return False
+        self._stage.history.add(self.name, "loses its children" if every else "loses a child")
+        return True
 
     def _mourn(self, engine: SimEngine, guard: SimGuard) -> None:
         """The guard has ended all children; it tells of the death as long as nobody answers."""
@@ -351,6 +369,62 @@ class WorkerHost:
 
     def _again(self) -> None:
         if self.party is not None and self.party.dead and not self._stage.over:
+            self.start()
+
+
+class ClientHost:
+    """One user's host: its clock, its notes, and one submitting process at a time."""
+
+    def __init__(self, stage: Stage, number: int, told: Told) -> None:
+        plan = stage.plan
+        self._stage = stage
+        self._told = told
+        self._submissions = [task for task in plan.submissions if task.client == number]
+        self._wishes = [wish for wish in plan.wishes if wish.client == number]
+        self._lives = 0
+        self.name = f"client-{number}"
+        self.time = HostTime(stage.stream(f"{self.name} host"))
+        self.notes = Notes()
+        self.party: Party | None = None
+
+    def start(self) -> None:
+        """Start a process."""
+        stage = self._stage
+        self._lives += 1
+        self.party = party = Party(self.name, "client")
+        again = f" {self._lives}" if self._lives > 1 else ""
+        client = SimClient(
+            stage.loop,
+            party,
+            clock=SimClock(stage.loop, self.time, party),
+            dialer=SimDialer(stage.net, party),
+            rng=stage.stream(f"{self.name}{again}"),
+            told=self._told,
+            notes=self.notes,
+            submissions=self._submissions,
+            wishes=self._wishes,
+            pickled=stage.plan.pickled,
+        )
+        party.run(client.start)
+        if again:
+            stage.history.add(self.name, f"starts, life{again}")
+            insist_at = max(stage.loop.time(), stage.plan.heal_at) + INSIST_SECONDS
+            stage.loop.call_at(insist_at, client.insist, context=party.context)
+
+    def crash(self, seconds: float) -> bool:
+        """Let the process die now, and start another one so much later; False where none lives."""
+        party, stage = self.party, self._stage
+        if party is None or party.dead:
+            return False
+        lost = self.notes.forget(stage.stream(f"{self.name} {self._lives} death"))
+        self._told.forgotten(self.name, lost)
+        stage.loop.kill(party)
+        stage.net.drop(party)
+        stage.loop.later(seconds, self._again)
+        return True
+
+    def _again(self) -> None:
+        if not self._stage.over:
             self.start()
 
 

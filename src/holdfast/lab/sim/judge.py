@@ -30,7 +30,7 @@ TRUE_ENDINGS = {
     "out_of_memory": ("out_of_memory",),
     "environment": ("environment",),
     "invalid": ("invalid",),
-    "stopped": ("killed",),
+    "stopped": ("killed", "crashed"),
 }
 OUTCOMES = (*TRUE_ENDINGS, "returned", "timed_out", "checkpointed")
 
@@ -224,7 +224,8 @@ class Judge:
         if kind == "succeeded":
             self._succeeded(task, before)
         elif kind == "returned":
-            if self._witness.ran(token) and not spec.concurrent:
+            neighbour = spec.concurrent and self._witness.ended_so(token, "killed")
+            if self._witness.ran(token) and not neighbour:
                 self._blame(task, "it was returned as not run, and it had run")
         elif not self._is_true(task, before, kind):
             hows = [run.how or "running" for run in self._witness.runs.get(token, ())]

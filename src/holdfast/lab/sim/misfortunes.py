@@ -85,6 +85,33 @@ WORKER_POINTS = ("WorkerHello", "Started", "Ended", "Heartbeat", "Pull", "Draini
 CODE_POINTS = ((COORDINATOR, "commit code"), (COORDINATOR, "Code"), ("", "CodeWanted"))
 """Where functions that travel are on their way: who dies ("": a worker), and at what."""
 
+CLIENT_POINTS = ("ClientHello", "Submit", "Watch", "SetWanted", "PutCode")
+EFFECT_POINTS = (
+    "disk incarnation",
+    "disk store",
+    "disk spool",
+    "disk forget",
+    "disk shelf",
+    "disk shelf",
+    "blob",
+    "blob",
+    "guard session",
+    "guard started",
+    "guard spooled",
+    "guard done",
+    "child order",
+    "child take back",
+    "child interrupt",
+    "child interrupt",
+    "child kill",
+    "child kill",
+)
+"""What a worker does beside sending; what is rare, twice."""
+CHILD, CHILDREN = "child", "children"
+"""Flavours of a crash: one child of a worker dies, or all of them at once."""
+MORTAL = 0.5
+"""In so many of the runs, clients die; in as many, workers at an effect; in as many, children."""
+
 _MENU = (
     # kind, how often of a hundred
     (FaultKind.CRASH, 34),
@@ -213,6 +240,45 @@ def code_faults(rng: random.Random, workers: list[str], heal_at: float) -> list[
         seconds = min(rng.uniform(0.2, 3.0), heal_at - at)
         drawn.append(Fault(FaultKind.STORE, at, COORDINATOR, seconds, "full"))
     return drawn
+
+
+def client_deaths(rng: random.Random, clients: int, heal_at: float) -> list[Fault]:
+    """Return the deaths of processes that submit and wait."""
+    if rng.random() >= MORTAL:
+        return []
+    drawn: list[Fault] = []
+    for _ in range(rng.choice((1, 2, 4))):
+        point = f"{rng.choice((BEFORE, AFTER))} {rng.choice(CLIENT_POINTS)}"
+        flavour = "" if rng.random() < 0.3 else point
+        drawn.append(_death(rng, f"client-{rng.randrange(clients)}", flavour, heal_at))
+    return drawn
+
+
+def effect_deaths(rng: random.Random, workers: list[str], heal_at: float) -> list[Fault]:
+    """Return deaths of workers before or after what they do beside sending."""
+    if rng.random() >= MORTAL:
+        return []
+    drawn: list[Fault] = []
+    for _ in range(rng.choice((1, 2, 4))):
+        flavour = f"guarded {rng.choice((BEFORE, AFTER))} {rng.choice(EFFECT_POINTS)}"
+        drawn.append(_death(rng, rng.choice(workers), flavour, heal_at))
+    return drawn
+
+
+def child_deaths(rng: random.Random, workers: list[str], heal_at: float) -> list[Fault]:
+    """Return deaths of children that their tasks have no part in."""
+    if rng.random() >= MORTAL:
+        return []
+    return [
+        _death(rng, rng.choice(workers), rng.choice((CHILD, CHILD, CHILDREN)), heal_at)
+        for _ in range(rng.choice((1, 2, 4)))
+    ]
+
+
+def _death(rng: random.Random, target: str, flavour: str, heal_at: float) -> Fault:
+    at = rng.choice((0.0, 1.0, 1.0, 1.0)) * rng.uniform(0.05, heal_at * 0.9)
+    seconds = min(_span(rng, FaultKind.CRASH), heal_at - at)
+    return Fault(FaultKind.CRASH, at, target, seconds, flavour, rng.choice((0, 0, 1, 3)))
 
 
 def _fault(rng: random.Random, workers: list[str], everybody: list[str], heal_at: float) -> Fault:

@@ -12,9 +12,16 @@ from functools import partial
 
 from holdfast.lab.sim.clock import HostTime
 from holdfast.lab.sim.coverage import Point
-from holdfast.lab.sim.hosts import CoordinatorHost, WorkerHost
+from holdfast.lab.sim.hosts import ClientHost, CoordinatorHost, WorkerHost
 from holdfast.lab.sim.loop import Party
-from holdfast.lab.sim.misfortunes import COORDINATOR, DEAF_LEASES, Fault, FaultKind
+from holdfast.lab.sim.misfortunes import (
+    CHILD,
+    CHILDREN,
+    COORDINATOR,
+    DEAF_LEASES,
+    Fault,
+    FaultKind,
+)
 from holdfast.lab.sim.network import HELLO, End
 from holdfast.lab.sim.stage import Stage
 
@@ -32,7 +39,7 @@ class Nemesis:
         stage: Stage,
         coordinator: CoordinatorHost,
         workers: Mapping[str, WorkerHost],
-        clients: Mapping[str, tuple[Party, HostTime]],
+        clients: Mapping[str, ClientHost],
     ) -> None:
         self._stage = stage
         self._coordinator = coordinator
@@ -93,6 +100,8 @@ class Nemesis:
     # Crashes.
 
     def _crash(self, fault: Fault) -> bool:
+        if fault.flavour in (CHILD, CHILDREN):
+            return self._workers[fault.target].crash_child(every=fault.flavour == CHILDREN)
         words = fault.flavour.split()
         if words and words[0] in ("guarded", "silent"):
             words = words[1:]
@@ -113,15 +122,13 @@ class Nemesis:
             self._count(fault)
 
     def _fell(self, fault: Fault) -> bool:
+        """Let a process die; False where none lived."""
         if fault.target == COORDINATOR:
-            party = self._coordinator.party
-            lives = party is not None and not party.dead
-            self._coordinator.crash(fault.seconds)
-            return lives
-        worker = self._workers[fault.target]
-        lives = worker.party is not None and not worker.party.dead
-        worker.crash(fault.seconds, guarded=not fault.flavour.startswith("silent"))
-        return lives
+            return self._coordinator.crash(fault.seconds)
+        if fault.target in self._clients:
+            return self._clients[fault.target].crash(fault.seconds)
+        guarded = not fault.flavour.startswith("silent")
+        return self._workers[fault.target].crash(fault.seconds, guarded=guarded)
 
     # The way.
 
@@ -224,8 +231,8 @@ class Nemesis:
     def _stall(self, fault: Fault) -> bool:
         if fault.target == COORDINATOR:
             return self._coordinator.stall(fault.seconds)
-        worker = self._workers.get(fault.target)
-        party = worker.party if worker is not None else self._clients[fault.target][0]
+        host = self._workers.get(fault.target) or self._clients[fault.target]
+        party = host.party
         if party is None or party.dead:
             return False
         self._stage.loop.stall(party, fault.seconds)
@@ -240,7 +247,7 @@ class Nemesis:
     def _hosts(self) -> dict[str, HostTime]:
         hosts = {COORDINATOR: self._coordinator.time}
         hosts |= {name: worker.time for name, worker in self._workers.items()}
-        return hosts | {name: time for name, (_, time) in self._clients.items()}
+        return hosts | {name: client.time for name, client in self._clients.items()}
 
     def _store(self, fault: Fault) -> bool:
         disk, until = self._coordinator.disk, self._stage.loop.time() + fault.seconds

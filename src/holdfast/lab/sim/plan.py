@@ -14,8 +14,11 @@ from holdfast.lab.sim.misfortunes import (
     STORM_LEASE_SECONDS,
     Fault,
     ambushes,
+    child_deaths,
+    client_deaths,
     code_faults,
     eclipse,
+    effect_deaths,
     faults,
     is_stormy,
     storm,
@@ -127,6 +130,9 @@ def draw(seed: int, *, faults_max: int | None = None) -> Plan:
         pickled = frozenset(name for name in functions if pickles.random() < 0.6)
         drawn += code_faults(pickles, names, heal_at)
     drawn += [eclipse(dark, names, marathons[0].at, lease_seconds)] if marathons else []
+    drawn += client_deaths(stream(seed, "client deaths"), clients, heal_at)
+    drawn += effect_deaths(stream(seed, "effect deaths"), names, heal_at)
+    drawn += child_deaths(stream(seed, "child deaths"), names, heal_at)
     if faults_max is not None:
         drawn = drawn[:faults_max]
     return Plan(

@@ -12,18 +12,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from holdfast.lab.sim.client import SimClient
-from holdfast.lab.sim.clock import HostTime, SimClock
 from holdfast.lab.sim.coverage import CrashPoints, Point
 from holdfast.lab.sim.disk import Blobs
 from holdfast.lab.sim.hearing import Hearing
 from holdfast.lab.sim.history import History
-from holdfast.lab.sim.hosts import STORE_ID, CoordinatorHost, WorkerHost
+from holdfast.lab.sim.hosts import STORE_ID, ClientHost, CoordinatorHost, WorkerHost
 from holdfast.lab.sim.judge import Judge
 from holdfast.lab.sim.loop import OutOfTimeError, Party, SimCrash, SimLoop, SpinError
 from holdfast.lab.sim.misfortunes import COUNTED, FaultKind
 from holdfast.lab.sim.nemesis import Nemesis
-from holdfast.lab.sim.network import Network, SimDialer
+from holdfast.lab.sim.network import Network
 from holdfast.lab.sim.plan import Plan, draw, stream
 from holdfast.lab.sim.records import Records
 from holdfast.lab.sim.sessions import Sessions
@@ -118,15 +116,9 @@ class SimWorld:
             worker.name: WorkerHost(stage, worker, blobs, self._coordinator)
             for worker in plan.workers
         }
-        hosts = {
-            name: (Party(name, "client"), HostTime(stage.stream(f"{name} host")))
-            for name in (f"client-{number}" for number in range(plan.clients))
-        }
-        self._clients = [
-            self._client(number, *hosts[f"client-{number}"]) for number in range(plan.clients)
-        ]
-        self._parties = [party for party, _ in hosts.values()]
-        self._nemesis = Nemesis(stage, self._coordinator, self._workers, hosts)
+        clients = (ClientHost(stage, number, self._hearing) for number in range(plan.clients))
+        self._clients = {client.name: client for client in clients}
+        self._nemesis = Nemesis(stage, self._coordinator, self._workers, self._clients)
 
     # What the judge may ask.
 
@@ -142,20 +134,6 @@ class SimWorld:
 
     def _reached(self, party: Party, point: Point) -> None:
         self._nemesis.reached(party, point)
-
-    def _client(self, number: int, party: Party, host: HostTime) -> SimClient:
-        stage, plan = self._stage, self._plan
-        return SimClient(
-            stage.loop,
-            party,
-            clock=SimClock(stage.loop, host, party),
-            dialer=SimDialer(stage.net, party),
-            rng=stage.stream(party.name),
-            told=self._hearing,
-            submissions=[task for task in plan.submissions if task.client == number],
-            wishes=[wish for wish in plan.wishes if wish.client == number],
-            pickled=plan.pickled,
-        )
 
     def run(self) -> Report:
         """Live through it all, and judge."""
@@ -189,23 +167,26 @@ class SimWorld:
         self._coordinator.start()
         for worker in self._workers.values():
             worker.start()
-        for party, client in zip(self._parties, self._clients, strict=True):
-            party.run(client.start)
+        for client in self._clients.values():
+            client.start()
         self._nemesis.start()
 
     def _settled(self) -> bool:
         asked = self._hearing.submissions == len(self._plan.submissions)
-        return asked and all(client.at_rest for client in self._clients)
+        at_rest = asked and all(client.notes.at_rest for client in self._clients.values())
+        return at_rest and not self._hearing.in_the_dark()
 
     # The end.
 
     def _blame_the_stuck(self) -> None:
         records, name_of = self._stage.records, self._stage.history.name_of
-        for number, client in enumerate(self._clients):
-            for task in client.waits_for:
+        for name, client in self._clients.items():
+            for task in client.notes.waits_for:
                 life = records.rows.get(task)
                 where = "not kept" if life is None else f"{life.state.text} {life.phase.text}"
-                records.blame(f"client-{number} waits for {name_of(task)} for ever: {where}")
+                records.blame(f"{name} waits for {name_of(task)} for ever: {where}")
+        for task in self._hearing.in_the_dark():
+            records.blame(f"{name_of(task)}, whose client died, goes on for ever")
         if not records.violations:
             records.blame("a wish was never answered")
 
@@ -259,10 +240,10 @@ class SimWorld:
     def _close(self) -> None:
         stage = self._stage
         stage.over = True
-        hosts = [self._coordinator.party, *(worker.party for worker in self._workers.values())]
-        for party in [*hosts, *self._parties]:
-            if party is not None:
-                stage.loop.kill(party)
+        hosts: list[CoordinatorHost | WorkerHost | ClientHost] = [self._coordinator]
+        for host in [*hosts, *self._workers.values(), *self._clients.values()]:
+            if host.party is not None:
+                stage.loop.kill(host.party)
         stage.loop.run_until(lambda: True, deadline=stage.loop.time())
         stage.loop.close()
         self._coordinator.close()
