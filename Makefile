@@ -73,9 +73,9 @@ clean: ## Remove what tools and builds left; keeps .venv and the state in .holdf
 # What decides, and what judges: all else stands on these. The tests `…_can_be_altered` and
 # `…_can_be_one_more` play others once more, which reaches nothing new.
 GATE := COVERAGE_FILE=.coverage.gate $(BIN)/coverage
-GATED := "*/holdfast/core/*,*/holdfast/model/*,*/lab/judgement.py,*/sim/judge.py,*/sim/charges.py"
+GATED := "*/holdfast/core/*,*/holdfast/model/*,*/lab/judgement.py,*/sim/judge.py,*/sim/charges.py,*/sim/lapses.py,*/sim/overdue.py"
 GATED_TESTS := tests/core tests/model tests/lab/test_judgement.py tests/sim/test_judge.py \
-	tests/sim/test_charges.py
+	tests/sim/test_charges.py tests/sim/test_overdue.py
 
 # One lock serves Python 3.11 to 3.13. The pins stay as they are unless LOCK_ARGS says --upgrade or
 # pyproject.toml asks for others. No file names an index: that is the business of each machine.

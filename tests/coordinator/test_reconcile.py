@@ -753,13 +753,25 @@ def test_outages_in_a_row_are_counted_and_their_credit_is_bounded() -> None:
             await stage.restart()
             (row,) = await stage.store.inner.worker_rows()
             assert row.outages == outages
-        await stage.ticks(3)
+        await stage.ticks(7)
         assert (await stage.row(order.task)).life.lease is Lease.HELD
         await stage.ticks(1)
         assert (await stage.row(order.task)).life.lease is Lease.LAPSED
         await stage.worker()
         (row,) = await stage.store.inner.worker_rows()
         assert row.outages == 0
+
+    perform(play)
+
+
+def test_outages_without_end_keep_no_lease_alive() -> None:
+    async def play(stage: Stage) -> None:
+        _, _, (order,) = await _running(stage)
+        for _ in range(6):
+            await stage.restart()
+            assert (await stage.row(order.task)).life.lease is Lease.HELD
+        await stage.ticks(1)
+        assert (await stage.row(order.task)).life.lease is Lease.LAPSED
 
     perform(play)
 

@@ -16,7 +16,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from holdfast.core.session import Admission, Known, Ledger, admit, token_digest
+from holdfast.core.session import Admission, Known, Ledger, admit, patience_seconds, token_digest
 from holdfast.model.ids import Token
 from holdfast.model.messages import PROTOCOL, View, WorkerHello
 
@@ -93,6 +93,14 @@ def view(read: int, *held: Token, wishes: tuple[tuple[Token, int], ...] = ()) ->
     for token in held:
         digest ^= token_digest(token)
     return View(1, read, digest, wishes)
+
+
+@pytest.mark.parametrize(
+    ("lease_seconds", "left"),
+    [(10.0, [10.0, 10.0, 7.0, 4.0, 1.0, 0.0, 0.0]), (1.0, [3.0, 3.0, 0.0])],
+)
+def test_outages_are_given_back_twice_in_a_row(lease_seconds: float, left: list[float]) -> None:
+    assert [patience_seconds(lease_seconds, outages) for outages in range(len(left))] == left
 
 
 def test_leases_that_the_welcome_keeps_are_held_from_the_first_frame_on() -> None:

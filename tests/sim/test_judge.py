@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from holdfast.coordinator.facts import Death
 from holdfast.lab.sim.hearing import Hearing
 from holdfast.lab.sim.history import History
 from holdfast.lab.sim.judge import Judge
+from holdfast.lab.sim.lapses import due_seconds
 from holdfast.lab.sim.loop import Party, SimLoop
 from holdfast.lab.sim.records import Records
 from holdfast.lab.sim.sessions import Sessions
@@ -56,6 +58,7 @@ DONE = replace(
 LAPSED = replace(
     CLAIMED, version=3, state=State.QUEUED, lease=Lease.LAPSED, owed=Owed.LOSS, phase=Phase.STARTED
 )
+UNHEARD = replace(LAPSED, owed=Owed.UNHEARD, phase=Phase.ASSIGNED)
 
 
 class Court:
@@ -247,6 +250,43 @@ def hello_row(incarnation: int, number: int = 1) -> WorkerRow:
     return WorkerRow("w", "w", incarnation, number, 1, b"", 1)
 
 
+@pytest.mark.parametrize(
+    ("incarnation", "ran", "guilty"),
+    [(1, True, True), (1, False, False), (2, True, False)],
+)
+def test_a_lease_that_a_hello_does_not_name(
+    court: Court, incarnation: int, ran: bool, guilty: bool
+) -> None:
+    court.insert(CLAIMED)
+    if ran:
+        court.run()
+    story = [Event(ID, 1, "worker came back without it", worker="w", detail="loss")]
+    court.commit(
+        updates=[Update(Task(SPEC, LAPSED), 2)], events=story, workers=[hello_row(incarnation)]
+    )
+    assert court.accuses("began on w, which lost it") is guilty
+    assert (TOKEN in court.records.unheard) is (incarnation == 2)
+
+
+def test_who_comes_back_without_a_hello(court: Court) -> None:
+    court.insert(CLAIMED).update(LAPSED, "worker came back without it")
+    assert court.accuses("but said no hello")
+
+
+def test_a_death_before_its_last_words_were_read(court: Court) -> None:
+    court.sessions._committed["w"] = ((1, 1), 0.0)
+    court.sessions._newest["w"] = ((1, 1), SimpleNamespace(unread=3))  # type: ignore[assignment]
+    court.dies().insert(CLAIMED).update(UNHEARD, "worker died", owed="free")
+    assert court.accuses("with 3 of its frames unread")
+
+
+def test_a_started_lease_of_a_worker_that_died(court: Court) -> None:
+    court.sessions.begun[TOKEN] = None
+    court.dies().insert(CLAIMED).update(replace(CLAIMED, version=3, phase=Phase.STARTED))
+    court.update(replace(LAPSED, version=4), "worker died")
+    assert not court.records.violations
+
+
 @pytest.mark.parametrize(("number", "guilty"), [(2, True), (3, False)])
 def test_a_hello_that_is_not_above_the_last(court: Court, number: int, guilty: bool) -> None:
     court.commit(workers=[hello_row(1, 2)])
@@ -293,8 +333,52 @@ def test_a_spooled_outcome_that_was_not_waited_for(
     court.records.hear("w", court.now - silent)
     if told is not None:
         court.records.believed["w", 1] = court.now - told
-    court.update(replace(LAPSED, owed=Owed.UNHEARD), "worker silent", owed="unheard")
+    court.update(UNHEARD, "worker silent", owed="unheard")
     assert court.accuses("told to be spooled") is guilty
+
+
+@pytest.mark.parametrize(
+    ("said", "told", "owed", "guilty"),
+    [
+        (False, False, "unheard", False),
+        (False, False, "loss", True),
+        (True, False, "loss", False),
+        (True, False, "unheard", False),
+        (False, True, "unheard", True),
+        (False, True, "loss", False),
+    ],
+)
+def test_what_a_silence_owes(court: Court, said: bool, told: bool, owed: str, guilty: bool) -> None:
+    court.insert(CLAIMED)
+    if said:
+        court.sessions.begun[TOKEN] = None
+    if told:
+        court.dies(started=(TOKEN,), spooled=(TOKEN,)).records.believed["w", 1] = 99.5
+    court.records.hear("w", court.now - 11.0)
+    court.update(UNHEARD, "worker silent", owed=owed)
+    assert court.accuses("for its worker's silence") is guilty
+
+
+def test_what_the_silence_of_a_started_lease_owes(court: Court) -> None:
+    court.sessions.begun[TOKEN] = None
+    started = replace(CLAIMED, version=3, phase=Phase.STARTED)
+    court.insert(CLAIMED).update(started)
+    court.update(replace(UNHEARD, version=4), "worker silent", owed="unheard")
+    assert court.accuses("owes a unheard for its worker's silence, and should a loss")
+
+
+def test_outages_in_a_row_leave_less_and_less_of_a_lease() -> None:
+    records = Records()
+    dues = []
+    for outages in range(6):
+        records.outages["w"] = outages
+        records.started_coordinator(100.0 + outages)
+        dues.append(due_seconds(records, "w", 99.0, 10.0))
+        assert due_seconds(records, "w", 100.0 + outages, 10.0) == 10.0
+    assert dues == [10.0, 10.0, 7.0, 4.0, 1.0, 0.0]
+    records.outages["w"] = 0
+    records.started_coordinator(200.0)
+    assert due_seconds(records, "w", 0.0, 1.0) == 3.0
 
 
 def test_a_claim_before_its_time(court: Court) -> None:
@@ -325,9 +409,10 @@ def test_a_start_and_a_return_that_nobody_told(court: Court) -> None:
 @pytest.mark.parametrize(("silent", "guilty"), [(9.0, True), (10.1, False)])
 def test_a_run_again_after_too_short_a_silence(court: Court, silent: float, guilty: bool) -> None:
     court.records.hear("w", court.now - silent)
-    court.insert(CLAIMED).run().update(LAPSED, "worker silent")
+    court.insert(CLAIMED).run().update(UNHEARD, "worker silent", owed="unheard")
     assert not court.records.violations
-    again = replace(CLAIMED, version=4, fence=2, token=Token(b"u" * 16), used=Charges(losses=1))
+    used = Charges(free_returns=1, unheard=1)
+    again = replace(CLAIMED, version=4, fence=2, token=Token(b"u" * 16), used=used)
     court.update(again)
     assert court.accuses("is run again") is guilty
 

@@ -23,12 +23,9 @@ from holdfast.coordinator.splitting import parts_of
 from holdfast.coordinator.state import CoordinatorState
 from holdfast.coordinator.tasks import NO_ROOM_SECONDS
 from holdfast.coordinator.turn import PLACING, Item, Turn
+from holdfast.core.session import patience_seconds
 from holdfast.errors import StoreDoubtError, StoreFullError, StoreRefusedError
 from holdfast.model.ids import Entropy, TaskId
-from holdfast.model.limits import (
-    OUTAGE_CREDIT_SECONDS_MIN,
-    OUTAGES_IN_A_ROW_MAX,
-)
 from holdfast.model.messages import PutCode, Submit
 from holdfast.model.task import Task
 from holdfast.observe import Counters, logger
@@ -136,12 +133,8 @@ class Coordinator:
         state.next_due_ms = await self.store.next_due_ms()
         for identity in state.held:
             outages = state.workers[identity].outages if identity in state.workers else 0
-            left = self.terms.lease_seconds
-            if outages >= OUTAGES_IN_A_ROW_MAX:
-                left = OUTAGE_CREDIT_SECONDS_MIN
-            state.heard[identity] = (
-                now - self.terms.lease_seconds + max(left, OUTAGE_CREDIT_SECONDS_MIN)
-            )
+            left = patience_seconds(self.terms.lease_seconds, outages)
+            state.heard[identity] = now - self.terms.lease_seconds + left
         state.swept = now
         if state.held:
             await self._count_outages()

@@ -15,6 +15,7 @@ from collections import deque
 import msgspec
 
 from holdfast.model.ids import Token
+from holdfast.model.limits import OUTAGE_SECONDS_MIN, OUTAGES_IN_A_ROW_MAX
 from holdfast.model.messages import View, WorkerHello
 from holdfast.model.words import Word
 
@@ -48,6 +49,19 @@ def admit(hello: WorkerHello, *, same: Known | None, namesake: Known | None) -> 
     if namesake is not None and namesake.identity != hello.identity and namesake.present:
         return Admission.NAME_TAKEN
     return Admission.WELCOME
+
+
+def patience_seconds(lease_seconds: float, outages: int) -> float:
+    """Return how long a worker may be silent once a coordinator starts, in seconds.
+
+    `outages` is how many starts came before this one since its last hello. The time of an outage is
+    given back twice in a row: a lease begins anew. The next ones count as silence, each for as long
+    as the shortest that would be given back, so that restarts without end keep no lease alive.
+    """
+    if outages < OUTAGES_IN_A_ROW_MAX:
+        return max(lease_seconds, OUTAGE_SECONDS_MIN)
+    taken = OUTAGE_SECONDS_MIN * (outages - OUTAGES_IN_A_ROW_MAX + 1)
+    return max(lease_seconds - taken, 0.0)
 
 
 def token_digest(token: bytes) -> int:

@@ -59,8 +59,9 @@ AGEING_MS_PER_PRIORITY = 600_000
 # Time.
 LEASE_SECONDS = 10.0
 HEARTBEAT_SECONDS = 1.0
-OUTAGE_CREDIT_SECONDS_MIN = 3.0
+OUTAGE_SECONDS_MIN = 3.0
 OUTAGES_IN_A_ROW_MAX = 2
+"""So often in a row the time of an outage is given back to a worker that says no hello."""
 CANCEL_GRACE_SECONDS = 5.0
 AVOID_SECONDS_BASE = 1.0
 AVOID_SECONDS_MAX = 60.0

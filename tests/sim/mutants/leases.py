@@ -103,6 +103,12 @@ def a_cancel_gives_way_to_a_claim(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(WISHES, row, (Move.ASK_CANCEL, Said.DONE))
 
 
+def a_resume_takes_a_cancel_back(patch: pytest.MonkeyPatch) -> None:
+    """Resume: what is being cancelled is to run on again."""
+    row = (Wish.RESUME, State.RUNNING, Wanted.CANCEL)
+    patch.setitem(WISHES, row, (Move.ASK_RUN, Said.DONE))
+
+
 def wish_not_told_again(patch: pytest.MonkeyPatch) -> None:
     """Frame, hello: a wish that a broken socket swallowed is never told again.
 
@@ -140,6 +146,7 @@ LEASES = (
     Mutant(a_lapse_forgets_the_wish, 2),
     Mutant(a_cancel_is_answered_and_forgotten, 0, calm=False),
     Mutant(a_cancel_gives_way_to_a_claim, 0, calm=False),
+    Mutant(a_resume_takes_a_cancel_back, 13),
     Mutant(wish_not_told_again, 0),
     Mutant(what_is_not_due_is_claimed, 0, calm=False),
 )

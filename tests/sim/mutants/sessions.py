@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from msgspec.structs import replace
 
 from holdfast.coordinator import deciding, performing, reconcile, service, tasks
 from holdfast.coordinator.deciding import Terms
 from holdfast.coordinator.facts import Death, Tick
+from holdfast.coordinator.gateway import Gateway
 from holdfast.coordinator.sessions import ClientSession, WorkerSession
 from holdfast.coordinator.state import CoordinatorState
 from holdfast.coordinator.turn import PLACING, Turn
 from holdfast.core.session import Admission, Known, Ledger, admit
-from holdfast.model.ids import TaskId
+from holdfast.model.ids import TaskId, Token
 from holdfast.model.messages import Ended, Started, View, WorkerHello
-from holdfast.model.task import TERMINAL_MIN
+from holdfast.model.task import TERMINAL_MIN, Task
 from holdfast.stores import statements
 from tests.sim.mutants.mutant import Mutant
 
@@ -132,8 +135,45 @@ def silence_is_never_judged(patch: pytest.MonkeyPatch) -> None:
 
 def outages_are_not_given_back(patch: pytest.MonkeyPatch) -> None:
     """Restart: the time of an outage counts as silence of the workers."""
-    patch.setattr(service, "OUTAGES_IN_A_ROW_MAX", -1)
-    patch.setattr(service, "OUTAGE_CREDIT_SECONDS_MIN", 0.05)
+    patch.setattr(service, "patience_seconds", lambda lease_seconds, outages: 0.05)
+
+
+def outages_are_given_back_for_ever(patch: pytest.MonkeyPatch) -> None:
+    """Restart: each outage begins a lease anew, however many come in a row without a hello."""
+    patch.setattr(service, "patience_seconds", lambda lease_seconds, outages: lease_seconds)
+
+
+def silence_takes_three_leases(patch: pytest.MonkeyPatch) -> None:
+    """Silence: who is lost without a word keeps its leases for three times as long."""
+    original = deciding._tick
+
+    def tick(turn: Turn, message: Tick, terms: Terms) -> None:
+        original(turn, message, Terms(3 * terms.lease_seconds, terms.beat_seconds))
+
+    patch.setattr(deciding, "_tick", tick)
+
+
+def what_was_spooled_counts_as_not_begun(patch: pytest.MonkeyPatch) -> None:
+    """Death: what its guard names as started and as spooled is charged as if nobody knew."""
+    original = reconcile._wait
+
+    def wait(turn: Turn, task: Task, token: Token, *, begun: bool) -> None:
+        original(turn, task, token, begun=False)
+
+    patch.setattr(reconcile, "_wait", wait)
+
+
+def guards_are_answered_before_the_commit(patch: pytest.MonkeyPatch) -> None:
+    """Law 1: a guard is told that its report was judged before that is committed."""
+    original = Gateway.death
+
+    def death(self: Gateway, report: Death, last_word: str, judged: Callable[[], None]) -> bool:
+        known = original(self, report, last_word, lambda: None)
+        if known:
+            judged()
+        return known
+
+    patch.setattr(Gateway, "death", death)
 
 
 def stalls_count_as_silence(patch: pytest.MonkeyPatch) -> None:
@@ -171,6 +211,10 @@ SESSIONS = (
     Mutant(half_a_lease_is_a_lease, 0),
     Mutant(silence_is_never_judged, 2),
     Mutant(outages_are_not_given_back, 0),
+    Mutant(outages_are_given_back_for_ever, 15),
+    Mutant(silence_takes_three_leases, 2),
+    Mutant(what_was_spooled_counts_as_not_begun, 47),
+    Mutant(guards_are_answered_before_the_commit, 38),
     Mutant(stalls_count_as_silence, 25),
     Mutant(a_watch_of_what_ended_is_not_answered, 5),
 )

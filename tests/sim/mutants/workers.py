@@ -95,6 +95,11 @@ def the_guard_is_not_told_of_starts(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Slots, "dispatch", dispatch)
 
 
+def starts_are_not_reported(patch: pytest.MonkeyPatch) -> None:
+    """Worker: it does not say that a task was handed to a child."""
+    patch.setattr(Outbox, "started", lambda self, task, token, *, now: None)
+
+
 def what_runs_is_returned(patch: pytest.MonkeyPatch) -> None:
     """Recall, pause: what is asked back is returned as not started, although it runs."""
     grant = Leases.grant
@@ -192,6 +197,7 @@ WORKERS = (
     Mutant(workers_forget_leases_when_cut_off, 0),
     Mutant(hello_numbers_do_not_grow, 0),
     Mutant(the_guard_is_not_told_of_starts, 5),
+    Mutant(starts_are_not_reported, 0, calm=False),
     Mutant(what_runs_is_returned, 3, calm=False),
     Mutant(orders_start_without_a_session, 11),
     Mutant(order_gap_accepted, 19),

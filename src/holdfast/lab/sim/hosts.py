@@ -162,6 +162,11 @@ class CoordinatorHost:
         """Whether a process lives and is not frozen."""
         return self.party is not None and not self.party.dead and not self.party.stalled
 
+    @property
+    def works(self) -> bool:
+        """Whether a process lives, is not frozen, and its disk has no fault now."""
+        return self.answers and not self.disk.ails(self._stage.loop.time())
+
     def tell(self, death: Death, word: str, answered: Callable[[], None]) -> None:
         """Bring a guard's report to the process, if one lives."""
         party = self.party

@@ -19,10 +19,10 @@ SILENT, DIED, UNNAMED = "worker silent", "worker died", "worker came back withou
 LAPSES = (SILENT, DIED, UNNAMED)
 GIVEN_UP = (SILENT, DIED)
 """Those that close the session of who held the lease."""
-OUTAGES_IN_A_ROW_MAX = 2
-"""After so many outages since a worker was heard, another one gives it no whole lease anew."""
-OUTAGE_CREDIT_SECONDS_MIN = 3.0
-"""What it gives all the same."""
+GIVEN_BACK_MAX = 2
+"""So many outages in a row begin a lease anew; the next ones count as silence."""
+OUTAGE_SECONDS = 3.0
+"""For how long each of these counts, and the least that is given back."""
 SLACK_SECONDS = 0.001
 UNDECIDED_SECONDS = 0.1
 """What a turn gathered so long before it decided may still be without the newest report."""
@@ -58,6 +58,7 @@ class Lapses:
         if event.kind == SILENT:
             records.unheard[before.token] = None
             yield from self._silent(before)
+            yield from self._owes_for_silence(before, event.detail)
         elif (before.worker, before.incarnation) not in records.died and event.kind == DIED:
             yield f"{before.worker} was declared dead, and lives"
         elif event.kind == DIED:
@@ -71,26 +72,36 @@ class Lapses:
         records, worker = self._records, before.worker
         grain = TICKS_UNSEEN * min(1.0, self._lease_seconds / 10)
         listened = records.listened_seconds(worker, grain_seconds=grain)
-        worn = records.outages.get(worker, 0) >= OUTAGES_IN_A_ROW_MAX
-        due = OUTAGE_CREDIT_SECONDS_MIN if worn else self._lease_seconds
-        if listened >= min(due, self._lease_seconds) - SLACK_SECONDS:
+        heard_at, _ = records.decided[1].get(worker, (0.0, 0.0))
+        due = due_seconds(records, worker, heard_at, self._lease_seconds)
+        if listened >= due - SLACK_SECONDS:
             return
         if (worker, before.incarnation) not in records.died:
             text = f"{worker} was silent for {listened:.3f} s of {due:g} s"
             records.hasty[before.token] = text
-        elif before.lease is Lease.HELD and self._was_told_spooled(before):
+        elif before.lease is Lease.HELD and before.token in self._told(before, "spooled"):
             yield f"after {listened:.3f} s it did not wait for its outcome, told to be spooled"
 
-    def _was_told_spooled(self, before: Life) -> bool:
-        """Whether this coordinator knew by then that the outcome rests in a spool."""
+    def _owes_for_silence(self, before: Life, owed: str) -> Iterator[str]:
+        """What had begun costs a loss, what nobody knows of is charged as unheard."""
+        token = before.token
+        if before.phase is Phase.STARTED or token in self._told(before, "started"):
+            yield from _owing(before, owed, Owed.LOSS, "silence")
+        elif token not in self._sessions.begun:
+            yield from _owing(before, owed, Owed.UNHEARD, "silence")
+
+    def _told(self, before: Life, what: str) -> Collection[bytes]:
+        """Return the tokens that the holder's guard named so, as far as was known at the turn."""
         life, records = (before.worker, before.incarnation), self._records
         decided_at, heard = records.decided
         taken_at = records.believed.get(life)
         known = taken_at is not None and taken_at < decided_at - UNDECIDED_SECONDS
         # What was heard since is another life, and says nothing about how long this one is silent.
         heard_at, _ = heard.get(before.worker, (0.0, 0.0))
-        known = known and heard_at <= records.died[life]
-        return known and before.token in records.testaments[life].spooled
+        if not known or heard_at > records.died[life]:
+            return ()
+        told = records.testaments[life]
+        return told.started if what == "started" else told.spooled
 
     def _died(self, before: Life, owed: str, hello: WorkerRow | None) -> Iterator[str]:
         worker, token = before.worker, before.token
@@ -105,9 +116,9 @@ class Lapses:
         if token in told.spooled and before.lease is Lease.HELD:
             yield "it did not wait for its outcome, which was told to be spooled"
         elif token in told.started:
-            yield from _owing(before, owed, Owed.LOSS)
+            yield from _owing(before, owed, Owed.LOSS, "death")
         elif before.phase is Phase.ASSIGNED and token not in self._sessions.begun:
-            yield from _owing(before, owed, Owed.FREE)
+            yield from _owing(before, owed, Owed.FREE, "death")
 
     def _unnamed(self, before: Life, hello: WorkerRow) -> Iterator[str]:
         worker, token = before.worker, before.token
@@ -120,6 +131,16 @@ class Lapses:
             yield f"run {before.fence} began on {worker}, which lost it"
 
 
-def _owing(before: Life, owed: str, due: Owed) -> Iterator[str]:
+def due_seconds(records: Records, worker: str, heard_at: float, lease_seconds: float) -> float:
+    """Return for how long a worker, heard last then, may be silent before this coordinator."""
+    if heard_at >= records.coordinator_since:
+        return lease_seconds
+    outages = records.outages_before.get(worker, 0)
+    if outages < GIVEN_BACK_MAX:
+        return max(lease_seconds, OUTAGE_SECONDS)
+    return max(0.0, lease_seconds - OUTAGE_SECONDS * (outages + 1 - GIVEN_BACK_MAX))
+
+
+def _owing(before: Life, owed: str, due: Owed, why: str) -> Iterator[str]:
     if owed not in (due.text, Owed.NOTHING.text):
-        yield f"run {before.fence} owes a {owed} for its worker's death, and should a {due.text}"
+        yield f"run {before.fence} owes a {owed} for its worker's {why}, and should a {due.text}"

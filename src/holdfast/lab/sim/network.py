@@ -372,6 +372,20 @@ class Network:
         way.late = False
         self._flush(way)
 
+    def is_clear(self, end: End) -> bool:
+        """Return whether nothing is in the way of a connection, in either direction."""
+        if end.closed or end.gone or end.other.closed or end.other.gone:
+            return False
+        ways = (self.way_to(end), self.way_to(end.other))
+        slow = any(
+            self.slow_until.get(each.party.name, (0.0, 0.0))[0] > self.loop.time()
+            for each in (end, end.other)
+        )
+        return not slow and not any(
+            way.silent or way.late or way.lost or way.gap or way.vanishing or way.corrupt
+            for way in ways
+        )
+
     def ends_of(self, name: str) -> list[End]:
         """Return the ends that processes of a host hold, in the order of their dialling."""
         return [end for end in self._ways if end.party.name == name]

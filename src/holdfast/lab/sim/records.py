@@ -31,6 +31,9 @@ class Records:
     hasty: dict[bytes, str] = field(default_factory=dict)
     """Tokens that lapsed by a silence that was too short → how short it was."""
     outages: dict[str, int] = field(default_factory=dict)
+    """Worker → how often in a row a coordinator started without a hello of it since."""
+    outages_before: dict[str, int] = field(default_factory=dict)
+    """The same, before the present coordinator started."""
     heard: dict[str, tuple[float, float]] = field(default_factory=dict)
     """Worker → when the coordinator last read a frame of it, and when the one before."""
     decided: tuple[float, dict[str, tuple[float, float]]] = (0.0, {})
@@ -69,6 +72,7 @@ class Records:
     def started_coordinator(self, now: float) -> None:
         """A coordinator begins to live."""
         self.coordinator_since = now
+        self.outages_before = dict(self.outages)
         self.stalls.clear()
         self.believed.clear()
         self.buried.clear()

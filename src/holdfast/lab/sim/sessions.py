@@ -94,6 +94,10 @@ class Sessions:
         end = self._welcome.get(party.name)
         return end is not None and end.party is party and not end.closed
 
+    def welcome_of(self, worker: str) -> End | None:
+        """Return the socket on which a worker was welcomed last."""
+        return self._welcome.get(worker)
+
     def unread(self, worker: str, incarnation: int) -> int:
         """Return how much of the session of one life the coordinator can still read.
 

@@ -45,6 +45,11 @@ class DiskState:
         self.doubts_after = 0
         """How many of the next commits break off, before or after they happened."""
 
+    def ails(self, now: float) -> bool:
+        """Return whether anything is wrong with it."""
+        until = max(self.full_until, self.slow_until, self.unreadable_until)
+        return now < until or self.doubts_before + self.doubts_after > 0
+
     def heal(self) -> None:
         """End all faults."""
         self.full_until = self.slow_until = self.unreadable_until = 0.0

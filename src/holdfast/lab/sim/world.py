@@ -21,7 +21,8 @@ from holdfast.lab.sim.judge import Judge
 from holdfast.lab.sim.loop import OutOfTimeError, Party, SimCrash, SimLoop, SpinError
 from holdfast.lab.sim.misfortunes import COUNTED, FaultKind
 from holdfast.lab.sim.nemesis import Nemesis
-from holdfast.lab.sim.network import Network
+from holdfast.lab.sim.network import End, Network
+from holdfast.lab.sim.overdue import LOOK_SECONDS, Overdue
 from holdfast.lab.sim.plan import Plan, draw, stream
 from holdfast.lab.sim.records import Records
 from holdfast.lab.sim.sessions import Sessions
@@ -111,6 +112,7 @@ class SimWorld:
             lease_seconds=plan.lease_seconds,
             now=loop.time,
         )
+        self._overdue = Overdue(records, witness, self, lease_seconds=plan.lease_seconds)
         self._coordinator = CoordinatorHost(stage, judge)
         self._workers = {
             worker.name: WorkerHost(stage, worker, blobs, self._coordinator)
@@ -130,7 +132,26 @@ class SimWorld:
         """See `judge.Outside`."""
         return self._coordinator.time.latest_ms(self._stage.loop.time())
 
+    def coordinator_works(self) -> bool:
+        """See `overdue.Surroundings`."""
+        return self._coordinator.works
+
+    def line_of(self, worker: str) -> End | None:
+        """See `overdue.Surroundings`."""
+        stage, party = self._stage, self._workers[worker].party
+        if party is None or party.dead or party.stalled or not stage.sessions.is_welcome(party):
+            return None
+        end = stage.sessions.welcome_of(worker)
+        return end if end is not None and stage.net.is_clear(end) else None
+
     # Life.
+
+    def _look(self) -> None:
+        stage = self._stage
+        now, name_of = stage.loop.time(), stage.history.name_of
+        for task, wrong in self._overdue.look(now):
+            stage.records.blame(f"{now:.3f} {name_of(task)}: {wrong}")
+        stage.loop.later(LOOK_SECONDS, self._look)
 
     def _reached(self, party: Party, point: Point) -> None:
         self._nemesis.reached(party, point)
@@ -170,6 +191,7 @@ class SimWorld:
         for client in self._clients.values():
             client.start()
         self._nemesis.start()
+        self._look()
 
     def _settled(self) -> bool:
         asked = self._hearing.submissions == len(self._plan.submissions)
