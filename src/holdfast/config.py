@@ -23,6 +23,7 @@ from holdfast.model.limits import (
 STATE_DIR = ".holdfast"
 PORT = 7700
 _CONCURRENT_SLOTS = 64
+RECYCLE_TASKS = 10_000
 _LEASE_SECONDS_MIN = 0.5
 _LEASE_SECONDS_MAX = 24 * 3600.0
 NO_PORT = -1
@@ -90,6 +91,9 @@ class WorkerSettings:
     pull: bool = False
     queues: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
+    recycle_tasks: int = RECYCLE_TASKS
+    recycle_bytes: int = 0
+    """Above so much memory a child is replaced between two tasks; 0: its share of what there is."""
     path: tuple[str, ...] = ()
     embedded: bool = False
     """Kept by a coordinator of a folder: it leaves when that one is gone for good."""
@@ -97,6 +101,10 @@ class WorkerSettings:
 
     def __post_init__(self) -> None:
         _check_slots(self.slots)
+        if self.recycle_tasks < 1:
+            raise ConfigurationError(f"--recycle-tasks {self.recycle_tasks}: 1 or more")
+        if self.recycle_bytes < 0:
+            raise ConfigurationError("--recycle-memory: 1 or more, in MiB")
         if not self.name.isprintable() or len(self.name) > NAME_BYTES_MAX:
             raise ConfigurationError(
                 f"--name {self.name[:40]!r} is not a text of at most {NAME_BYTES_MAX} characters "

@@ -136,3 +136,12 @@ def in_result() -> dict[str, object]:
 
 def in_exception() -> None:
     raise ValueError("with a socket", socket.socket)
+
+
+def hoard(mebibytes: int) -> int:
+    """Keep memory for ever, as a leak does; return who did."""
+    _HOARD.append(b"x" * (mebibytes << 20))
+    return os.getpid()
+
+
+_HOARD: list[bytes] = []

@@ -101,6 +101,21 @@ def test_a_task_that_leaves_children_behind(
     )
 
 
+def test_a_task_that_keeps_memory(start_fleet: StartFleet) -> None:
+    fleet = start_fleet()
+    fleet.work("one", "--slots", "1", "--recycle-memory", "200")
+    pids = [fleet.client.submit(bodies.hoard, 120).result(20) for _ in range(6)]
+    # The second one brings its process above the bound.
+    assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [2, 2, 2]
+
+
+def test_what_many_tasks_leave_in_a_process_goes_with_it(start_fleet: StartFleet) -> None:
+    fleet = start_fleet()
+    fleet.work("one", "--slots", "1", "--recycle-tasks", "3")
+    pids = [fleet.client.submit(bodies.hoard, 0).result(20) for _ in range(7)]
+    assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [3, 3, 1]
+
+
 def test_a_task_that_prints_megabytes(fleet: Fleet) -> None:
     assert fleet.client.submit(bodies.prattle, 4).result(30) == 4
     assert fleet.client.submit(bodies.add, 1, 1).result(10) == 2

@@ -100,6 +100,9 @@ def _coordinate(settings: config.CoordinatorSettings, *, as_json: bool) -> None:
     wiring.run(wiring.coordinate(settings, announce))
 
 
+_MIB = 1 << 20
+
+
 @click.command()
 @click.option("--url", "urls", multiple=True, help="Coordinator; more than one may be given.")
 @click.option("--name", default="", help="Name of this worker [host name and directory].")
@@ -109,6 +112,18 @@ def _coordinate(settings: config.CoordinatorSettings, *, as_json: bool) -> None:
 @click.option("--tags", default="", help="Tags that it offers, with commas.")
 @click.option(
     "--home", type=click.Path(path_type=Path), help="Its state directory [./.holdfast/worker]."
+)
+@click.option(
+    "--recycle-tasks",
+    default=config.RECYCLE_TASKS,
+    show_default=True,
+    help="A process is replaced after so many tasks.",
+)
+@click.option(
+    "--recycle-memory",
+    "recycle_mib",
+    type=click.IntRange(min=1),
+    help="And between two tasks above so many MiB [its share of what there is].",
 )
 @click.option("--path", "paths", multiple=True, hidden=True)
 @ready_option
@@ -120,6 +135,8 @@ def worker(
     queues: str,
     tags: str,
     home: Path | None,
+    recycle_tasks: int,
+    recycle_mib: int | None,
     paths: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -132,6 +149,8 @@ def worker(
         pull=mode == "pull",
         queues=_words("--queues", queues),
         tags=_words("--tags", tags),
+        recycle_tasks=recycle_tasks,
+        recycle_bytes=(recycle_mib or 0) * _MIB,
         path=paths,
     )
     if as_json:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from holdfast.engines.memory import CGROUPS, PROC, cgroup_file
 from holdfast.model.limits import EVIDENCE_BYTES_MAX
 
 
@@ -33,10 +34,8 @@ class OomEvidence:
 
     __slots__ = ("_file", "_kills")
 
-    def __init__(
-        self, *, proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")
-    ) -> None:
-        self._file = _find(proc, cgroups)
+    def __init__(self, *, proc: Path = PROC, cgroups: Path = CGROUPS) -> None:
+        self._file = cgroup_file("memory.events", "memory.oom_control", proc=proc, cgroups=cgroups)
         self._kills = self._read()
 
     def grew(self) -> bool:
@@ -52,24 +51,3 @@ class OomEvidence:
             return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
         except (OSError, ValueError, IndexError):
             return 0
-
-
-def _find(proc: Path, cgroups: Path) -> Path | None:
-    """Return the file that counts kills: `memory.events` (v2) or `memory.oom_control` (v1)."""
-    try:
-        lines = (proc / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        below = path.lstrip("/")
-        if "memory" in controllers.split(","):
-            file = cgroups / "memory" / below / "memory.oom_control"
-        elif not controllers:
-            file = cgroups / below / "memory.events"
-        else:
-            continue
-        if file.is_file():
-            return file
-    return None

@@ -41,6 +41,7 @@ async def work(settings: WorkerSettings) -> None:
     Raises ConfigurationError for a home that another worker holds, or that cannot be written, and
     EngineLostError, after an end in good order, where no process runs tasks any more.
     """
+    from holdfast.engines.memory import memory_bytes
     from holdfast.engines.process import ProcessEngine
     from holdfast.observe import Counters, TaskSet
     from holdfast.transports.websocket import WebSocketDialer
@@ -56,8 +57,12 @@ async def work(settings: WorkerSettings) -> None:
     on_signals(stop.set)
     sys.path[:] = [*settings.path, *(entry for entry in sys.path if entry not in settings.path)]
     home = FileHome.open(settings.state_dir.resolve())
+    slots = settings.slots or config.processors()
     engine = ProcessEngine(
         state_dir=home.path,
+        recycle_tasks=settings.recycle_tasks,
+        # One share is left to this process and to the functions that run together.
+        recycle_rss_bytes=settings.recycle_bytes or memory_bytes() // (slots + 1),
         guard_death=engine_lost,
         follow_sources=settings.embedded,
         adopts=True,
