@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from contextlib import nullcontext
+from typing import Any
 
 import click
 import pytest
@@ -65,6 +66,88 @@ def test_a_result_that_contains_itself(capsys: pytest.CaptureFixture[str]) -> No
     value.append(value)
     show_result(value, "t", as_json=True)
     assert json.loads(capsys.readouterr().out)["repr"] == "[[...]]"
+
+
+class Unshown:
+    """What Python cannot write: user code, so that anything may be raised."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __repr__(self) -> str:
+        raise self._error
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise KeyError
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_long_number_is_shown_in_full(
+    as_json: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = sys.get_int_max_str_digits()
+    show_result(10**6000, "t", as_json=as_json)
+    assert "1" + "0" * 6000 in capsys.readouterr().out
+    assert sys.get_int_max_str_digits() == before
+    # What the user has allowed himself is not taken back.
+    monkeypatch.setattr(options, "_DIGITS_MAX", 5000)
+    sys.set_int_max_str_digits(0)
+    try:
+        show_result([10**6000], "t", as_json=as_json)
+    finally:
+        sys.set_int_max_str_digits(before)
+    assert "1" + "0" * 6000 in capsys.readouterr().out
+
+
+def test_a_number_without_measure_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(options, "_DIGITS_MAX", 5000)
+    show_result(10**6000, "t", as_json=False)
+    out = capsys.readouterr().out
+    assert out.startswith("<builtins.int, whose repr raises ValueError: Exceeds the limit (5000 ")
+    show_result([10**6000], "t", as_json=True)
+    assert json.loads(capsys.readouterr().out)["repr"].startswith("<builtins.list, whose repr")
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (RuntimeError("no"), "RuntimeError: no"),
+        (SystemExit(3), "SystemExit: 3"),
+        (Unspeakable(), "Unspeakable: <str() of the exception raises KeyError>"),
+    ],
+)
+def test_a_result_that_cannot_be_written_is_named(
+    error: BaseException, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    value = Unshown(error)
+    told = f"<tests.cli.test_options.Unshown, whose repr raises {text}>"
+    show_result(value, "t", as_json=False)
+    assert capsys.readouterr().out == f"{told}\n"
+    show_result(value, "t", as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"id": "t", "repr": told}
+
+
+def test_a_dict_whose_own_code_raises_is_no_json(capsys: pytest.CaptureFixture[str]) -> None:
+    class Moody(dict[str, int]):
+        def items(self) -> Any:
+            raise RuntimeError
+
+    show_result(Moody(a=1), "t", as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"id": "t", "repr": "{'a': 1}"}
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_result_of_any_depth_is_shown(as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    for depth in range(sys.getrecursionlimit() - 200, sys.getrecursionlimit() + 10):
+        value: list[Any] = []
+        for _ in range(depth):
+            value = [value]
+        show_result(value, "t", as_json=as_json)
+    assert "whose repr raises RecursionError" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,14 @@ from typing import Any, TypeVar
 import click
 
 from holdfast import wiring
+from holdfast.payloads.failures import failure_of, name_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _PATIENCE_SECONDS = 1.5
+_DIGITS_MAX = 100_000
+"""Of a number that is shown: it takes Python 3.11 a fifth of a second, and ten times as many take
+a hundred times as long."""
 _WAITING = "holdfast: no coordinator answers yet; waiting for one (Ctrl-C to leave)"
 
 url_option = click.option("--url", help="The coordinator: http://host:port or unix:/path.")
@@ -57,31 +61,55 @@ def _patience() -> Iterator[None]:
 
 def show_json(value: Any) -> None:
     """Print a value as JSON, one line; escaped where the output cannot show its letters."""
+    click.echo(_json(value))
+
+
+def _json(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
         text = json.dumps(value, allow_nan=False)
-    click.echo(text)
+    return text
 
 
 def show_result(value: Any, task: str, *, as_json: bool) -> None:
     """Print what a task returned: a text as it is, anything else as Python writes it.
 
-    As JSON: `result`, or `repr` where the value is nothing that JSON has.
+    As JSON: `result`, or `repr` where the value is nothing that JSON has. What Python cannot write
+    is named, with the reason, in angle brackets: the task has succeeded all the same.
     """
-    if as_json:
-        show_json({"id": task, **_as_json(value)})
-    else:
-        click.echo(value if isinstance(value, str) else repr(value))
+    with _long_numbers():
+        if not as_json:
+            text = value if isinstance(value, str) else _written(value)
+        else:
+            try:
+                text = _json({"id": task, "result": value})
+            except Exception:
+                # The methods of a dict or a float may be the user's.
+                text = _json({"id": task, "repr": _written(value)})
+    click.echo(text)
 
 
-def _as_json(value: Any) -> dict[str, Any]:
+def _written(value: Any) -> str:
+    """Return a value as Python writes it: user code, which may raise anything."""
     try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
-        return {"repr": repr(value)}
-    return {"result": value}
+        return repr(value)
+    except (Exception, SystemExit) as error:
+        why = failure_of(error, with_pickle=False)
+        return f"<{name_of(type(value))}, whose repr raises {type(error).__name__}: {why.message}>"
+
+
+@contextmanager
+def _long_numbers() -> Iterator[None]:
+    """Let Python write numbers that are longer than it will by itself, but not for minutes."""
+    before = sys.get_int_max_str_digits()
+    if before:  # 0 is without a bound.
+        sys.set_int_max_str_digits(max(before, _DIGITS_MAX))
+    try:
+        yield
+    finally:
+        sys.set_int_max_str_digits(before)
 
 
 def show_table(rows: Sequence[Sequence[str]], head: Sequence[str]) -> None:
