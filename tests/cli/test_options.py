@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,7 +14,9 @@ import pytest
 
 from holdfast import wiring
 from holdfast.cli import options
+from holdfast.cli.app import Exit
 from holdfast.cli.options import at, show_fields, show_json, show_result, show_table
+from tests.cli.conftest import CommandLine
 from tests.conftest import Eventually
 
 
@@ -188,3 +191,23 @@ def test_times_are_local_and_name_the_day_where_it_is_another() -> None:
     now = int(time.time() * 1000)
     assert at(now).endswith(f".{now % 1000:03d}")
     assert at(1).startswith(("1970-01-01 ", "1969-12-31 "))
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("ls", "--state-dir"),
+        ("up", "--state-dir"),
+        ("coordinator", "--state-dir"),
+        ("worker", "--home"),
+        ("bench", "--json"),
+    ],
+)
+def test_a_path_that_is_empty_is_not_the_current_directory(
+    command: str, option: str, cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = cli(command, option, "")
+    assert (said.code, said.out, cli.where) == (Exit.USAGE, "", [])
+    assert f"{option}': it is empty" in said.err
+    assert list(tmp_path.iterdir()) == []

@@ -11,6 +11,7 @@ import click
 
 from holdfast import wiring
 from holdfast.cli.app import Exit
+from holdfast.cli.options import named_path
 from holdfast.lab.bench import report
 from holdfast.lab.bench.catalogue import FAMILIES, chosen, measure
 from holdfast.lab.bench.machine import describe, file_system
@@ -21,7 +22,8 @@ from holdfast.lab.bench.stage import Bench
 @click.option(
     "--json",
     "target",
-    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    type=click.Path(dir_okay=False, allow_dash=True),
+    callback=named_path,
     help="Write one flat JSON object to this file; - prints it in place of the table.",
 )
 @click.option("--quick", is_flag=True, help="Fewer and smaller rounds: a look, not a measurement.")

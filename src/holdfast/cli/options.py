@@ -25,9 +25,22 @@ _DIGITS_MAX = 100_000
 a hundred times as long."""
 _WAITING = "holdfast: no coordinator answers yet; waiting for one (Ctrl-C to leave)"
 
+
+def named_path(
+    _context: click.Context, _parameter: click.Parameter, text: str | None
+) -> Path | None:
+    """Read an option that names a file or a directory: `Path` takes "" for the current one."""
+    if text == "":
+        raise click.BadParameter("it is empty: leave it out, or say where")
+    return None if text is None else Path(text)
+
+
 url_option = click.option("--url", help="The coordinator: http://host:port or unix:/path.")
 state_option = click.option(
-    "--state-dir", type=click.Path(path_type=Path), help="State directory [./.holdfast]."
+    "--state-dir",
+    type=click.Path(),
+    callback=named_path,
+    help="State directory [./.holdfast].",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout.")
 

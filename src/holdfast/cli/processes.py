@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from holdfast import config, wiring
-from holdfast.cli.options import show_json, state_option
+from holdfast.cli.options import named_path, show_json, state_option
 from holdfast.client.embedded import module_path
 from holdfast.errors import ConfigurationError
 from holdfast.model.limits import LEASE_SECONDS
@@ -111,7 +111,10 @@ _MIB = 1 << 20
 @click.option("--queues", default="", help="Queues that it serves, with commas [all].")
 @click.option("--tags", default="", help="Tags that it offers, with commas.")
 @click.option(
-    "--home", type=click.Path(path_type=Path), help="Its state directory [./.holdfast/worker]."
+    "--home",
+    type=click.Path(),
+    callback=named_path,
+    help="Its state directory [./.holdfast/worker].",
 )
 @click.option(
     "--recycle-tasks",
