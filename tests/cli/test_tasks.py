@@ -13,7 +13,12 @@ import pytest
 
 from holdfast.cli import tasks
 from holdfast.cli.app import Exit
-from holdfast.errors import RefusedError, UnknownTaskError
+from holdfast.errors import (
+    ConnectionLostError,
+    InvalidInputError,
+    RefusedError,
+    UnknownTaskError,
+)
 from tests.cli.conftest import CommandLine
 
 TOLD = {
@@ -248,11 +253,58 @@ def test_cancel_tells_what_became_of_each(cli: CommandLine) -> None:
         "b": {"id": "b", "state": "running", "wanted": "cancel"},
         "c": {"id": "c", "state": "succeeded", "wanted": "run"},
     }
-    words: dict[str, Any] = {"cancel": lambda _: None, "status": states.__getitem__}
-    said = cli("cancel", "a", "b", "c", **words)
+    said = cli("cancel", "a", "b", "c", cancel=states.__getitem__)
     assert said.out == "a  cancelled\nb  being cancelled\nc  succeeded\n"
-    assert json.loads(cli("cancel", "a", "b", "--json", **words).out) == [states["a"], states["b"]]
+    said = cli("cancel", "a", "b", "--json", cancel=states.__getitem__)
+    assert json.loads(said.out) == [states["a"], states["b"]]
     assert cli("cancel").code == Exit.USAGE
+
+
+@pytest.mark.parametrize(
+    ("errors", "asked", "code"),
+    [
+        (
+            {"x": UnknownTaskError("no x"), "y": InvalidInputError("no y")},
+            "axby",
+            Exit.UNKNOWN_TASK,
+        ),
+        ({"x": InvalidInputError("no x")}, "axby", Exit.USAGE),
+        # Here nobody can tell of the others.
+        ({"x": ConnectionLostError("no x")}, "ax", Exit.NO_COORDINATOR),
+        ({"x": TimeoutError("no x")}, "ax", Exit.UNFINISHED),
+        ({"x": KeyboardInterrupt()}, "ax", Exit.INTERRUPTED),
+    ],
+)
+def test_cancel_tells_what_became_of_the_others_where_one_is_none(
+    errors: dict[str, BaseException], asked: str, code: Exit, cli: CommandLine
+) -> None:
+    heard: list[str] = []
+
+    def wish(task: str) -> dict[str, str]:
+        heard.append(task)
+        if task in errors:
+            raise errors[task]
+        return {"id": task, "state": "cancelled", "wanted": "cancel", "said": "done"}
+
+    told = [each for each in asked if each not in errors]
+    said = cli("cancel", *"axby", cancel=wish)
+    assert said.code == code
+    assert said.out.splitlines() == [f"{each}  cancelled" for each in told]
+    assert heard == list(asked)
+    for error in errors.values():
+        assert (f"holdfast: {error}\n" in said.err) is (code is not Exit.INTERRUPTED)
+    said = cli("cancel", *"axby", "--json", cancel=wish)
+    assert said.code == code
+    assert [each["id"] for each in json.loads(said.out)] == told
+
+
+def test_cancel_of_nothing_but_what_is_none_prints_nothing(cli: CommandLine) -> None:
+    def wish(task: str) -> dict[str, str]:
+        raise UnknownTaskError(task)
+
+    for words in ((), ("--json",)):
+        said = cli("cancel", "x", *words, cancel=wish)
+        assert (said.code, said.out, said.err) == (Exit.UNKNOWN_TASK, "", "holdfast: x\n")
 
 
 def test_a_story_is_told_in_order(cli: CommandLine) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from holdfast import wiring
-from holdfast.cli.app import Exit
+from holdfast.cli.app import Exit, exit_code
 from holdfast.cli.options import (
     at,
     json_option,
@@ -24,7 +24,13 @@ from holdfast.cli.options import (
 from holdfast.client.calls import call_by_name
 from holdfast.client.future import unreadable
 from holdfast.client.options import DEFAULTS, options_with
-from holdfast.errors import RefusedError, ResultUnreadableError, UnknownTaskError
+from holdfast.errors import (
+    HoldfastError,
+    InvalidInputError,
+    RefusedError,
+    ResultUnreadableError,
+    UnknownTaskError,
+)
 
 if TYPE_CHECKING:
     from holdfast.client.client import Client
@@ -249,11 +255,26 @@ def _show_failure(told: dict[str, Any], as_json: bool) -> None:
 @with_client
 def cancel(client: Client, tasks: tuple[str, ...], as_json: bool) -> None:
     """Cancel tasks: what has not started at once, what runs within its grace."""
-    told = []
-    for task in tasks:
-        client.cancel(task)
-        told.append(client.status(task))
-    if as_json:
+    told: list[dict[str, Any]] = []
+    errors: list[HoldfastError] = []
+    try:
+        for task in tasks:
+            try:
+                told.append(client.cancel(task))
+            except (UnknownTaskError, InvalidInputError) as error:
+                # This one is none; the others are asked for all the same.
+                errors.append(error)
+    finally:
+        # Whatever ends this, some may be cancelled by now.
+        _show_cancelled(told, as_json)
+    for each in errors:
+        click.echo(f"holdfast: {each}", err=True)
+    if errors:
+        raise click.exceptions.Exit(exit_code(errors[0]))
+
+
+def _show_cancelled(told: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json and told:
         show_json([{"id": t["id"], "state": t["state"], "wanted": t["wanted"]} for t in told])
         return
     for t in told:
