@@ -17,6 +17,7 @@ from holdfast.errors import (
     ConnectionLostError,
     InvalidInputError,
     RefusedError,
+    ResultUnreadableError,
     UnknownTaskError,
 )
 from tests.cli.conftest import CommandLine
@@ -55,11 +56,12 @@ class Future:
         self._end = end
         self._done = done
 
-    def result(self, timeout: float | None) -> Any:
-        return self._end()
+    def wait_done(self, timeout: float | None) -> None:
+        if not self._done:
+            raise TimeoutError("it goes on")
 
-    def done(self) -> bool:
-        return self._done
+    def result(self) -> Any:
+        return self._end()
 
     def wait_accepted(self, timeout: float | None) -> None:
         return
@@ -129,6 +131,21 @@ def test_submit_can_wait_and_ends_like_result(cli: CommandLine) -> None:
     [
         (ValueError("no"), TOLD, Exit.FAILED, "task 01-x failed: error"),
         (TimeoutError("its own"), TOLD, Exit.FAILED, "task 01-x failed: error"),
+        (UnknownTaskError("its own"), TOLD, Exit.FAILED, "task 01-x failed: error"),
+        (ResultUnreadableError("its own"), TOLD, Exit.FAILED, "task 01-x failed: error"),
+        (ConnectionLostError("its own"), TOLD, Exit.FAILED, "task 01-x failed: error"),
+        (
+            ResultUnreadableError("task 01-x succeeded, but"),
+            TOLD | {"state": "succeeded"},
+            Exit.UNREADABLE,
+            "holdfast: task 01-x succeeded, but",
+        ),
+        (
+            ConnectionLostError("cut off"),
+            TOLD | {"state": "running"},
+            Exit.NO_COORDINATOR,
+            "holdfast: cut off",
+        ),
         (
             RuntimeError("cancelled"),
             TOLD | {"state": "cancelled", "traceback": "", "error": ""},
@@ -183,10 +200,11 @@ def test_a_failure_as_json_is_one_object(cli: CommandLine) -> None:
 
 
 def test_a_task_that_goes_on_and_one_that_is_unknown(cli: CommandLine) -> None:
-    going = Future(failing(TimeoutError("it goes on")), done=False)
+    going = Future(lambda: None, done=False)
     assert cli("result", "01", "--timeout", "0", future=lambda _: going).code == Exit.UNFINISHED
-    unknown = Future(failing(UnknownTaskError("no task")))
-    assert cli("result", "01", future=lambda _: unknown).code == Exit.UNKNOWN_TASK
+    unknown = failing(UnknownTaskError("no task"))
+    said = cli("result", "01", future=lambda _: Future(unknown), status=lambda _: unknown())
+    assert said.code == Exit.UNKNOWN_TASK
 
 
 # ls

@@ -220,13 +220,15 @@ def _finish(client: Client, future: Future[Any], timeout: float | None, as_json:
     """Wait for a task and print how it ended."""
     # The class of a result may live in a module of this folder, as for workers.
     wiring.import_from_here()
+    future.wait_done(timeout)
     try:
-        value = future.result(timeout)
+        value = future.result()
     except Exception as error:
-        if not future.done() or isinstance(error, UnknownTaskError | ResultUnreadableError):
-            raise
+        # A task may raise our own errors too: only the coordinator knows whose this one is.
         told = client.status(future.id)
-        if told["state"] not in _FINISHED:
+        if told["state"] not in _FINISHED or (
+            told["state"] == "succeeded" and isinstance(error, ResultUnreadableError)
+        ):
             raise
         if told["state"] == "succeeded":
             # It went well there; what cannot be had is its result, here.
