@@ -94,11 +94,19 @@ class Doors:
 
 
 def _tcp(settings: CoordinatorSettings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    host, port = settings.host, settings.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
+        # `create_server` looks too, but what it raises then has lost its meaning.
+        socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError) as error:
+        raise ConfigurationError(
+            f"the host {host} cannot be found: {error.args[-1]}; give another with --host"
+        ) from error
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
         raise ConfigurationError(
-            f"cannot listen on {settings.host}:{settings.port}: {os.strerror(error.errno or 0)}; "
+            f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}; "
             "give another with --host and --port"
         ) from error
