@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.engines.packets import RETIRED_EXIT
 from holdfast.engines.reporting import LOOP_ENDED_EXIT, LOST_EXIT
 from holdfast.model.outcome import OutcomeKind
 from holdfast.ports import LaneDeath
@@ -75,7 +76,7 @@ def test_the_end_of_a_child_takes_with_it_what_its_task_started(tmp_path: Path, 
     async def scene(rig: Rig) -> None:
         child = await rig.value("pid")
         pids = tmp_path / "pids"
-        running = rig.start("start_family", str(pids), "die" if how == "its own" else "hold")
+        running = rig.start("start_family", str(pids), "die 9" if how == "its own" else "hold")
         behind = rig.start("nothing")
         await rig.until("the family is there", pids.exists)
         family = list(map(int, pids.read_text(encoding="utf-8").split()))
@@ -92,6 +93,38 @@ def test_the_end_of_a_child_takes_with_it_what_its_task_started(tmp_path: Path, 
     play(tmp_path, scene)
 
 
+@pytest.mark.parametrize("code", [RETIRED_EXIT, LOST_EXIT, LOOP_ENDED_EXIT])
+@pytest.mark.parametrize("lane", [0, 2])
+def test_a_task_cannot_use_the_exit_codes_that_have_a_meaning_of_ours(
+    tmp_path: Path, code: int, lane: int
+) -> None:
+    async def scene(rig: Rig) -> None:
+        pids = tmp_path / "pids"
+        running = rig.start("start_family", str(pids), f"die {code}", lane=lane)
+        death = await rig.death()
+        assert not any(map(is_alive, map(int, pids.read_text(encoding="utf-8").split())))
+        assert death.begun == (running,)
+        assert (death.signal, death.exit_code, death.killed) == (0, code, False)
+        assert death.last_words == ""
+        assert (await rig.run("nothing")).kind is OutcomeKind.SUCCEEDED
+
+    play(tmp_path, scene)
+
+
+def test_what_a_task_has_left_whose_outcome_went_nowhere_is_ended(tmp_path: Path) -> None:
+    """It ended by itself, but nobody heard of that: it runs again."""
+
+    async def scene(rig: Rig) -> None:
+        for number in range(5):
+            pids = tmp_path / f"pids{number}"
+            running = rig.start("start_family", str(pids), "cut")
+            death = await rig.death()
+            assert death.begun == (running,)
+            assert not any(map(is_alive, map(int, pids.read_text(encoding="utf-8").split())))
+
+    play(tmp_path, scene)
+
+
 @pytest.mark.parametrize("lane", [0, 2])
 def test_what_a_task_that_ended_by_itself_has_left_lives_until_the_worker_ends(
     tmp_path: Path, lane: int
@@ -103,7 +136,7 @@ def test_what_a_task_that_ended_by_itself_has_left_lives_until_the_worker_ends(
         assert all(map(is_alive, (near, far, daemon)))
         # The kernel tells the starts of processes apart by hundredths of a second.
         await rig.run("wait_so_long", 0.03, lane=lane)
-        rig.start("start_family", str(later), "die", lane=lane)
+        rig.start("start_family", str(later), "die 9", lane=lane)
         await rig.death()
         assert not any(map(is_alive, map(int, later.read_text(encoding="utf-8").split())))
         await rig.until("its group is gone", lambda: not is_alive(near))

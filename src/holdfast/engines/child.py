@@ -141,8 +141,10 @@ class SequentialLane:
             report = self._attempt(decoder.decode(buffer[:size]))
             if os.getpid() != self._pid:
                 os._exit(0)  # User code forked and both came back; the other one goes on.
-            self._sign.idle()
             send_report(self._outcomes, report)
+            # Not before: what is left of a task that nobody has heard of would live beside its
+            # next run.
+            self._sign.idle()
             flush_streams()
             if self._sources is not None:
                 self._sources.note()

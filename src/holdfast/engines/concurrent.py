@@ -132,9 +132,9 @@ class ConcurrentLane:
         finally:
             del self._running[work.token]
             self._interrupted.discard(work.token)
+        send_report(self._outcomes, report)
         if not self._running:
             self._sign.idle()
-        send_report(self._outcomes, report)
         flush_streams()
         if self._sources is not None:
             self._sources.note()

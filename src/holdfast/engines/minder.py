@@ -19,7 +19,7 @@ import time
 from typing import Final, NoReturn
 
 from holdfast.engines import child, ending, kernel
-from holdfast.engines.packets import RETIRED_EXIT, Charge, Exited, Forked, tell
+from holdfast.engines.packets import Charge, Exited, Forked, tell
 
 CLEAR_SECONDS_MAX: Final = 2.0
 _PAUSE_SECONDS: Final = 0.001
@@ -51,6 +51,11 @@ class Slate:
         """When the child took up work last, in ticks since boot; never, while it has none."""
         return self._words[1]
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether user code runs, or ran when the child ended."""
+        return self._words[1] != _NEVER
+
     def busy(self) -> None:
         """Note that user code runs from here on. Every attempt pays for this."""
         self._words[1] = int(time.clock_gettime(time.CLOCK_BOOTTIME) * ending.TICKS)
@@ -76,7 +81,8 @@ def mind(
     pid = _fork(charge, descriptors, control, slate)
     _close_all_but(control)
     status = _outlive(pid)
-    if os.waitstatus_to_exitcode(status) != RETIRED_EXIT:
+    # Not by its exit status, which a task may choose.
+    if slate.is_busy:
         _clear(slate.busy_since)
     tell(control, Exited(charge.serial, status))
     os._exit(0)
