@@ -19,11 +19,15 @@ from holdfast.model.messages import (
     Ended,
     Goodbye,
     Refused,
+    Reply,
+    SetWanted,
+    Started,
+    StopOrder,
     Submit,
     WorkerWelcome,
 )
 from holdfast.model.outcome import Answer, Encoding, OutcomeKind, Payload, Reason
-from holdfast.model.task import Phase, State, Task, Wanted
+from holdfast.model.task import Lease, Phase, State, Task, Wanted
 from holdfast.ports import Changes, Update
 from tests.coordinator.stage import DONE, Stage, Worker, ended, perform
 
@@ -651,5 +655,84 @@ def test_kinds_of_outcomes_reach_the_story() -> None:
         assert settled.failure is not None
         (event,) = await stage.events(spec.id)
         assert (event.kind, event.detail) == ("raised", "builtins.ValueError: it did not work")
+
+    perform(play)
+
+
+@pytest.mark.parametrize("first", [Wanted.PAUSE, Wanted.CANCEL])
+@pytest.mark.parametrize("second", [Wanted.PAUSE, Wanted.CANCEL])
+def test_a_wish_beside_a_refused_change_is_answered_by_what_is(
+    first: Wanted, second: Wanted
+) -> None:
+    """What a wish was told by stands on the change before it, and falls with it."""
+
+    async def play(stage: Stage) -> None:
+        await stage.worker()
+        client = await stage.client()
+        await client.keep(spec := stage.spec())
+        await stage.quiet()
+        await _bump(stage, spec.id)
+        await client.send(SetWanted(1, spec.id, first), SetWanted(2, spec.id, second))
+        one = await client.next(Reply, lambda reply: reply.ref == 1)
+        two = await client.next(Reply, lambda reply: reply.ref == 2)
+        assert stage.counters.get("changes_refused") == 1
+        assert one.data is not None
+        if (first, second) == (Wanted.CANCEL, Wanted.PAUSE):
+            assert two.code == "being_cancelled"
+        else:
+            assert two.data is not None
+        assert (await stage.row(spec.id)).life.wanted is max(first, second)
+
+    perform(play)
+
+
+def test_a_wish_for_what_ended_in_a_refused_change_is_answered_by_what_is() -> None:
+    async def play(stage: Stage) -> None:
+        worker, client = await stage.worker(), await stage.client()
+        await client.keep(spec := stage.spec())
+        order = await worker.assigned()
+        await _bump(stage, spec.id)
+        stage.store.gate = gate = asyncio.Event()
+        await client.submit(stage.spec(queue="other"))
+        await stage.store.reached.wait()
+        # Both are decided in the turn after this one.
+        await worker.end(order)
+        await stage.quiet()
+        await client.send(SetWanted(1, spec.id, Wanted.CANCEL))
+        await stage.quiet()
+        stage.store.gate = None
+        gate.set()
+        reply = await client.next(Reply)
+        assert stage.counters.get("changes_refused") == 1
+        assert reply.data["state"] == "succeeded"
+
+    perform(play)
+
+
+def test_nobody_is_stopped_for_a_decision_that_the_store_refused() -> None:
+    async def play(stage: Stage) -> None:
+        worker, client = await stage.worker(), await stage.client()
+        await client.keep(spec := stage.spec())
+        order = await worker.assigned()
+        held = (await stage.row(spec.id)).life
+        await worker.leave()
+        back = await stage.worker(draining=True)
+        stale = await stage.row(spec.id)
+        assert stale.life.lease is Lease.LAPSED
+        await _bump(stage, spec.id, state=held.state, lease=held.lease, owed=held.owed)
+        stage.coordinator.state.tasks[spec.id] = stale
+        stage.store.gate = gate = asyncio.Event()
+        await client.submit(stage.spec(queue="other"))
+        await stage.store.reached.wait()
+        # Of what looks as if it waited, the cancel spends the token; in truth it runs.
+        await client.send(SetWanted(1, spec.id, Wanted.CANCEL))
+        await stage.quiet()
+        await back.say(Started(order.task, order.token))
+        await stage.quiet()
+        stage.store.gate = None
+        gate.set()
+        assert (await client.next(Reply)).data["state"] == "running"
+        assert stage.counters.get("changes_refused") == 1
+        assert not [message for message in await back.hears() if isinstance(message, StopOrder)]
 
     perform(play)

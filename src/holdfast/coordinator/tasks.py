@@ -132,9 +132,13 @@ def set_wanted(turn: Turn, session: Session, message: SetWanted) -> None:
     wish = _WISHES[message.wanted]
     life, said = lease.wished(task.life, wish, now_ms=turn.now_ms)
     if said is Said.BEING_CANCELLED:
-        turn.say(session, Reply(message.ref, None, "being_cancelled", "it is being cancelled"))
+        turn.join(message.task)
+        reply = Reply(message.ref, None, "being_cancelled", "it is being cancelled")
+        turn.say(session, reply, about=message.task)
         return
-    if life is not task.life:
+    if life is task.life:
+        turn.join(message.task)
+    else:
         task = turn.put_back(task, life)
         turn.tell(_STORIES[wish], task)
         if life.state is State.RUNNING:
@@ -188,7 +192,9 @@ def settle(turn: Turn, message: Ended) -> Answer:
     )
     if step.counted:
         turn.count("outcomes_superseded")
-    if step.life is not task.life:
+    if step.life is task.life:
+        turn.join(message.task)
+    else:
         after = turn.put_back(task, step.life, token=message.token)
         if kind is OutcomeKind.SUCCEEDED:
             turn.state.pace.learn(task.spec.function, max(0, message.run_us))
@@ -216,7 +222,9 @@ def started(turn: Turn, session: WorkerSession, message: Started) -> None:
     step = None
     if task is not None:
         step = lease.started(task.life, message.token, now_ms=turn.now_ms)
-        if step.life is not task.life:
+        if step.life is task.life:
+            turn.join(message.task)
+        else:
             after = turn.put_back(task, step.life, token=_writer(task, message))
             if task.life.state is not State.RUNNING and after.life.state is State.RUNNING:
                 turn.tell("revived", after)

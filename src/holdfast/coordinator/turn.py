@@ -294,6 +294,7 @@ class Turn:
             if task_id in gone:
                 _unclaim(session, token)
         self.claimed = [claim for claim in self.claimed if claim[0] not in gone]
+        self.stopped = [stop for stop in self.stopped if stop[1] not in gone]
         self.effects = [effect for effect in self.effects if effect[0] not in gone]
         self.watched = [pair for pair in self.watched if pair[1] not in gone]
         for client, pairs in self.accepted.items():
