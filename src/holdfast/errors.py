@@ -18,6 +18,7 @@ HoldfastError
 │   ├── BlobMissingError, BlobTooLargeError, BlobCorruptError
 ├── IndefiniteError              it may have happened
 │   ├── StoreDoubtError          a commit broke off; the turn's number will tell
+│   ├── StoreCorruptError        the database is damaged; its coordinator ends
 │   ├── ChannelClosedError       the conversation broke; unanswered messages are unknown
 │   └── ConnectionLostError      the client was cut off and gave up waiting
 ├── ResultUnreadableError        the task succeeded; what it returned cannot be loaded here
@@ -116,6 +117,10 @@ class BlobCorruptError(DefiniteError):
 
 class StoreDoubtError(IndefiniteError):
     """A commit broke off: only the reopened store knows whether it happened."""
+
+
+class StoreCorruptError(IndefiniteError):
+    """The database is damaged, and stays so: nothing more is accepted from it."""
 
 
 class ChannelClosedError(IndefiniteError, ConnectionError):

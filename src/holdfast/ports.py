@@ -142,7 +142,8 @@ class Store(Protocol):
         """Write one turn in one transaction, durable on return.
 
         Raises `StoreRefusedError` (definite: nothing was written), `StoreFullError` (definite: no
-        room), `StoreDoubtError` (indefinite: ask `last_turn` after reopening).
+        room), `StoreDoubtError` (indefinite: ask `last_turn` after reopening), and, as every call
+        may, `StoreCorruptError` (the store is damaged for good).
         """
         ...
 

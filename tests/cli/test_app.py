@@ -27,6 +27,8 @@ HOLDFAST = [sys.executable, "-m", "holdfast"]
         (errors.NotSerializableError("x"), Exit.USAGE),
         (errors.RefusedError("x"), Exit.REFUSED),
         (errors.KeyConflictError("x"), Exit.REFUSED),
+        (errors.StoreVersionError("x"), Exit.REFUSED),
+        (errors.StoreCorruptError("x"), Exit.REFUSED),
         (errors.TaskCancelledError("x"), Exit.CANCELLED),
         (errors.EngineLostError("x"), Exit.ENGINE_LOST),
         (errors.TaskFailedError("x"), Exit.FAILED),

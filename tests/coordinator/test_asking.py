@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
 
+from holdfast.errors import StoreCorruptError
 from holdfast.model.ids import id_text
 from holdfast.model.messages import DrainOrder
 from holdfast.model.outcome import Encoding, OutcomeKind, Payload
@@ -176,3 +178,20 @@ def test_an_answer_that_no_frame_holds_says_so() -> None:
         assert len((await client.ask("list", limit=100)).data) == 100
 
     perform(play)
+
+
+def test_a_question_that_meets_damage_is_answered_and_ends_the_coordinator() -> None:
+    async def play(stage: Stage) -> None:
+        client = await stage.client()
+
+        async def broken() -> dict[str, int]:
+            raise StoreCorruptError("store.db is damaged")
+
+        stage.reader.counts = broken  # type: ignore[method-assign]
+        reply = await client.ask("stats")
+        assert (reply.code, reply.text) == ("store", "store.db is damaged")
+        assert stage.running is not None
+        await asyncio.wait([stage.running])
+
+    with pytest.raises(StoreCorruptError):
+        perform(play)

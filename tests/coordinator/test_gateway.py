@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 
 import msgspec
@@ -9,7 +10,7 @@ import pytest
 
 from holdfast.coordinator import gateway
 from holdfast.core.wire import Wire
-from holdfast.errors import ChannelClosedError, StoreDoubtError
+from holdfast.errors import ChannelClosedError, StoreCorruptError, StoreDoubtError
 from holdfast.model.messages import (
     PROTOCOL,
     Ask,
@@ -255,6 +256,22 @@ def test_code_that_cannot_be_read_closes_the_session() -> None:
         await worker.until_closed()
 
     perform(play)
+
+
+def test_code_in_a_damaged_store_ends_the_coordinator() -> None:
+    async def play(stage: Stage) -> None:
+        worker = await stage.worker()
+
+        async def broken(digest: bytes) -> bytes:
+            raise StoreCorruptError("store.db is damaged")
+
+        stage.store.load_code = broken  # type: ignore[attr-defined]
+        await worker.say(CodeWanted(b"d" * 32))
+        assert stage.running is not None
+        await asyncio.wait([stage.running])
+
+    with pytest.raises(StoreCorruptError):
+        perform(play)
 
 
 def test_a_goodbye_ends_a_session() -> None:

@@ -19,7 +19,7 @@ from holdfast.coordinator import host as rooms
 from holdfast.coordinator import statedir
 from holdfast.coordinator.host import Hand, Host
 from holdfast.coordinator.statedir import StateLock
-from holdfast.errors import ConfigurationError, StoreDoubtError
+from holdfast.errors import ConfigurationError, StoreCorruptError, StoreDoubtError
 from holdfast.lab.cluster import is_zombie_or_gone
 from tests.conftest import Eventually
 from tests.coordinator.stage import StageClock
@@ -176,6 +176,10 @@ class Around:
         self.clients = 0
         self.state = self
         self.sessions: dict[str, Any] = {}
+        self.damage: Exception | None = None
+
+    def give_up(self, damage: Exception) -> None:
+        self.damage = damage
 
 
 def make_host(
@@ -252,6 +256,19 @@ def test_it_ends_when_nobody_needs_it(
         seconds = asyncio.run(scene(lock))
     assert (seconds < 30) is ends
     assert seconds >= linger_seconds
+
+
+def test_a_damaged_store_that_it_meets_is_told_to_the_coordinator(tmp_path: Path) -> None:
+    damage = StoreCorruptError("store.db is damaged")
+
+    async def scene() -> None:
+        around, stop = Around(), asyncio.Event()
+        with StateLock(tmp_path) as lock:
+            host = make_host(tmp_path, around, stop.set, lock=lock, counts=[damage])
+            await watched_until(host, around, stop, looks=10)
+        assert around.damage is damage
+
+    asyncio.run(scene())
 
 
 def test_it_ends_when_its_directory_is_deleted(tmp_path: Path) -> None:

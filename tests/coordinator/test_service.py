@@ -10,7 +10,13 @@ from msgspec.structs import replace
 
 from holdfast.coordinator import inbox, service
 from holdfast.coordinator.facts import Death
-from holdfast.errors import ChannelClosedError, StoreDoubtError, StoreFullError, StoreRefusedError
+from holdfast.errors import (
+    ChannelClosedError,
+    StoreCorruptError,
+    StoreDoubtError,
+    StoreFullError,
+    StoreRefusedError,
+)
 from holdfast.model.ids import TaskId
 from holdfast.model.messages import (
     Accepted,
@@ -370,6 +376,37 @@ def test_doubt_while_reading_is_asked_again() -> None:
         assert reply.data["state"] == "cancelled"
 
     perform(play)
+
+
+@pytest.mark.parametrize("moment", ["read", "commit", "reopening"])
+def test_a_damaged_store_ends_the_coordinator(
+    moment: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    damage = StoreCorruptError("store.db is damaged")
+
+    async def play(stage: Stage) -> None:
+        client = await stage.client()
+        await client.keep(spec := stage.spec())
+        stage.coordinator.state.tasks.clear()
+        if moment == "read":
+            stage.store.reads.append(damage)
+        elif moment == "commit":
+            stage.store.before.append(damage)
+        else:
+            stage.store.before.append(StoreDoubtError("broken off"))
+
+            async def damaged() -> int:
+                raise damage
+
+            stage.store.last_turn = damaged  # type: ignore[method-assign]
+        await client.send(SetWanted(1, spec.id, Wanted.CANCEL))
+        assert stage.running is not None
+        await asyncio.wait([stage.running])
+        assert await client.hears() == []
+
+    with pytest.raises(StoreCorruptError, match="is damaged"):
+        perform(play)
+    assert "this coordinator ends: store.db is damaged" in caplog.text
 
 
 def test_a_failed_turn_gives_lines_and_slots_back() -> None:

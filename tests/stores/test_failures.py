@@ -9,7 +9,13 @@ import sys
 import pytest
 
 from holdfast.errors import StoreDoubtError, StoreFullError, StoreRefusedError
-from holdfast.stores.failures import EXIT_FSYNC_FAILED, error_code, is_failed_fsync, judge
+from holdfast.stores.failures import (
+    EXIT_FSYNC_FAILED,
+    error_code,
+    is_damage,
+    is_failed_fsync,
+    judge,
+)
 
 
 def driver_error(code: int, kind: type[sqlite3.Error] = sqlite3.OperationalError) -> sqlite3.Error:
@@ -30,7 +36,6 @@ def driver_error(code: int, kind: type[sqlite3.Error] = sqlite3.OperationalError
         (UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogate"), StoreRefusedError),
         (driver_error(sqlite3.SQLITE_IOERR_WRITE), StoreDoubtError),
         (driver_error(sqlite3.SQLITE_BUSY), StoreDoubtError),
-        (driver_error(sqlite3.SQLITE_CORRUPT, sqlite3.DatabaseError), StoreDoubtError),
         (RuntimeError("a bug of ours"), StoreDoubtError),
     ],
 )
@@ -46,6 +51,22 @@ def test_a_failed_fsync_is_known_by_its_code() -> None:
     assert is_failed_fsync(driver_error(sqlite3.SQLITE_IOERR_DIR_FSYNC))
     assert not is_failed_fsync(driver_error(sqlite3.SQLITE_IOERR_WRITE))
     assert error_code(sqlite3.ProgrammingError()) == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (driver_error(sqlite3.SQLITE_CORRUPT, sqlite3.DatabaseError), True),
+        (driver_error(sqlite3.SQLITE_CORRUPT_INDEX, sqlite3.DatabaseError), True),
+        (driver_error(sqlite3.SQLITE_NOTADB, sqlite3.DatabaseError), True),
+        (sqlite3.OperationalError("Could not decode to UTF-8 column 'queue'"), True),
+        (driver_error(sqlite3.SQLITE_IOERR_READ), False),
+        (driver_error(sqlite3.SQLITE_FULL), False),
+        (sqlite3.ProgrammingError("cannot bind"), False),
+    ],
+)
+def test_damage_is_told_apart(error: sqlite3.Error, expected: bool) -> None:
+    assert is_damage(error) is expected
 
 
 def test_the_end_of_the_process_is_told() -> None:

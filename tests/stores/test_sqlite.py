@@ -272,12 +272,6 @@ def test_a_database_that_cannot_be_written_is_told_at_once(folder: Path) -> None
         opening(folder / "x.db")()
 
 
-def test_something_else_is_not_a_database(tmp_path: Path) -> None:
-    (tmp_path / "x.db").write_bytes(b"no database " * 1000)
-    with pytest.raises(ConfigurationError, match="not a database"):
-        opening(tmp_path / "x.db")()
-
-
 def test_a_newer_schema_is_refused_with_both_numbers(tmp_path: Path) -> None:
     opening(tmp_path / "x.db")()
     with sqlite3.connect(tmp_path / "x.db") as newer:

@@ -6,14 +6,17 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from holdfast import wiring
 from holdfast.config import CoordinatorSettings
+from holdfast.errors import NoCoordinatorError
 from holdfast.lab.cluster import is_zombie_or_gone
 from holdfast.transports import endpoint
 from tests.conftest import Eventually
@@ -90,6 +93,41 @@ def test_it_acknowledges_nothing_into_what_was_removed(tmp_path: Path, what: str
         assert process.returncode not in (0, None)
     assert f"the {'database' if what == 'database' else 'state directory'} {state}" in said
     assert "Traceback" not in said
+
+
+def spoil(database: Path, sign: bytes) -> None:
+    """Make noise of every page of a database at rest that holds a sign."""
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        ((size,),) = connection.execute("PRAGMA page_size").fetchall()
+    data = bytearray(database.read_bytes())
+    for at in range(size, len(data), size):
+        if sign in data[at : at + size]:
+            data[at : at + size] = b"\xa5" * size
+    database.write_bytes(data)
+
+
+def test_a_damaged_database_ends_it_with_what_to_do(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with start("coordinator", state, "--port", "0") as process:
+        wait_until_it_listens(process)
+        with wiring.connect(f"unix:{endpoint.socket_path(state)}") as client:
+            for number in range(100):
+                client.submit(print, "sign" * 750, number).wait_accepted(_SECONDS)
+        process.terminate()
+        process.communicate(timeout=_SECONDS)
+    spoil(state / "store.db", b"signsign")
+    with start("up", state, "--port", "0", "--slots", "1") as process:
+        # Its own worker asks for what cannot be read.
+        _, said = process.communicate(timeout=_SECONDS)
+    assert process.returncode == 5
+    (line,) = [line for line in said.splitlines() if line.startswith("holdfast: ")]
+    assert f"the database {state}/store.db is damaged" in line
+    assert ".recover" in line
+    assert "Traceback" not in said
+    # Neither is it taken up again, be the damage met at once or not.
+    with pytest.raises(NoCoordinatorError, match=r"(?s)found earlier.*store\.db\.damaged"):
+        wiring.connect(state_dir=state)
 
 
 def test_it_runs_without_what_only_others_need(tmp_path: Path) -> None:

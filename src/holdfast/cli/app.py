@@ -18,6 +18,7 @@ from holdfast.errors import (
     InvalidInputError,
     NoCoordinatorError,
     ResultUnreadableError,
+    StoreCorruptError,
     TaskCancelledError,
     TaskError,
     UnknownTaskError,
@@ -185,6 +186,8 @@ def exit_code(error: HoldfastError) -> Exit:
     """Return the exit code of an error."""
     if isinstance(error, UnknownTaskError):
         return Exit.UNKNOWN_TASK
+    if isinstance(error, StoreCorruptError):
+        return Exit.REFUSED
     if isinstance(error, NoCoordinatorError | IndefiniteError):
         return Exit.NO_COORDINATOR
     if isinstance(error, ConfigurationError | InvalidInputError):

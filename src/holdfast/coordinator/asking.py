@@ -18,7 +18,13 @@ from holdfast.coordinator.reconcile import Facts
 from holdfast.coordinator.service import Coordinator
 from holdfast.core.why import why
 from holdfast.core.wire import size_of
-from holdfast.errors import InvalidInputError, StoreDoubtError, StoreRefusedError, UnknownTaskError
+from holdfast.errors import (
+    InvalidInputError,
+    StoreCorruptError,
+    StoreDoubtError,
+    StoreRefusedError,
+    UnknownTaskError,
+)
 from holdfast.model.ids import id_text, parse_id, prefix_range
 from holdfast.model.limits import FRAME_BYTES_MAX, PAGE_ROWS_MAX
 from holdfast.model.messages import Ask, DrainOrder, Reply
@@ -72,6 +78,9 @@ class Questions:
             return Reply(ask.ref, None, "unknown_task", str(error))
         except (InvalidInputError, ValueError, TypeError) as error:
             return Reply(ask.ref, None, "invalid_input", str(error))
+        except StoreCorruptError as error:
+            self._coordinator.give_up(error)
+            return Reply(ask.ref, None, "store", str(error))
         except (StoreRefusedError, StoreDoubtError) as error:
             return Reply(ask.ref, None, "store", str(error))
 

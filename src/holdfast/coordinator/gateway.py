@@ -18,6 +18,7 @@ from holdfast.coordinator.sessions import ClientSession, Session, WorkerSession
 from holdfast.errors import (
     ChannelClosedError,
     ProtocolError,
+    StoreCorruptError,
     StoreDoubtError,
     StoreRefusedError,
 )
@@ -249,6 +250,9 @@ class Gateway:
         async with self._code_reads:
             try:
                 data = await self._coordinator.store.load_code(digest)
+            except StoreCorruptError as error:
+                self._coordinator.give_up(error)
+                return
             except (StoreDoubtError, StoreRefusedError) as error:
                 # It asks again after its next hello, when the store may be readable.
                 session.close(f"a function could not be read: {error}")

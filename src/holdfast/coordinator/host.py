@@ -18,7 +18,7 @@ from holdfast.coordinator.gateway import Gateway
 from holdfast.coordinator.service import Coordinator
 from holdfast.coordinator.statedir import StateLock
 from holdfast.coordinator.telling import unfinished
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, StoreCorruptError
 from holdfast.observe import logger
 from holdfast.ports import StoreReader
 
@@ -175,6 +175,8 @@ class Host:
             try:
                 if not self._leaving:
                     needed = await self._look_after(now, needed)
+            except StoreCorruptError as error:
+                self._coordinator.give_up(error)
             except (OSError, HoldfastError) as error:
                 # No process, or no answer of the store, can be had now; we look again.
                 _LOG.error("the workers beside us cannot be looked after: %s", error)

@@ -24,7 +24,12 @@ from holdfast.coordinator.state import CoordinatorState
 from holdfast.coordinator.tasks import NO_ROOM_SECONDS
 from holdfast.coordinator.turn import PLACING, Item, Turn
 from holdfast.core.session import patience_seconds
-from holdfast.errors import StoreDoubtError, StoreFullError, StoreRefusedError
+from holdfast.errors import (
+    StoreCorruptError,
+    StoreDoubtError,
+    StoreFullError,
+    StoreRefusedError,
+)
 from holdfast.model.ids import Entropy, TaskId
 from holdfast.model.messages import PutCode, Submit
 from holdfast.model.task import Task
@@ -66,6 +71,7 @@ class Coordinator:
         self._look_again = False
         """Whether a turn is wanted although nothing came in and nothing waits."""
         self._number = 0
+        self._damage: StoreCorruptError | None = None
         self.short = False
         """Whether submissions are refused for want of room."""
         self.ready = asyncio.Event()
@@ -90,13 +96,27 @@ class Coordinator:
 
     # The loop.
 
+    def give_up(self, damage: StoreCorruptError) -> None:
+        """End with this error, before another turn: whoever read the store found it damaged."""
+        self._damage = damage
+        self.inbox.wake()
+
     async def run(self) -> None:
-        """Recover, then turn for ever. Ends only by cancellation or an error of ours."""
+        """Recover, then turn for ever.
+
+        Ends only by cancellation, a damaged store (StoreCorruptError), or an error of ours.
+        """
         await self.recover()
         try:
             while True:
                 await self.inbox.arrival()
+                if self._damage is not None:
+                    raise self._damage
                 await self._next_turn()
+        except StoreCorruptError as error:
+            # Some turns may be in it for good; which, nobody can say any more.
+            _LOG.critical("this coordinator ends: %s", error)
+            raise
         finally:
             self.inbox.close()
 

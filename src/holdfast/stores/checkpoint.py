@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from holdfast.observe import logger
 from holdfast.stores.connections import Durability, connect
-from holdfast.stores.failures import is_failed_fsync
+from holdfast.stores.failures import is_damage, is_failed_fsync
 
 WAL_BYTES_MAX = 16 * 1024 * 1024
 
@@ -50,6 +50,8 @@ class WalCheckpoints:
         self._bytes_max = bytes_max
         self._die = die
         self._connection: sqlite3.Connection | None = None
+        self.damage: sqlite3.Error | None = None
+        """What a checkpoint found broken; the store asks before it goes on."""
         self._written_bytes = 0
         """What turns wrote since the log last began anew; about, and that is enough."""
         self._room_bytes = 0
@@ -119,4 +121,6 @@ class WalCheckpoints:
             if is_failed_fsync(error):
                 # The kernel may have dropped the pages: a second fsync would lie.
                 self._die(f"a checkpoint of {self._path} could not be made durable: {error}")
+            if is_damage(error):
+                self.damage = error
             logger("stores").warning("a checkpoint of %s failed: %s", self._path, error)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from holdfast.errors import ConfigurationError, HoldfastError, StoreDoubtError
-from holdfast.stores.failures import error_code
+from holdfast.stores.damage import told
+from holdfast.stores.failures import error_code, is_damage
 
 Database = Path | str | sqlite3.Connection
 """A file; `:memory:` or a `file:` URI; or a connection that its owner lends.
@@ -69,8 +70,8 @@ def connect(database: Database, *, durability: Durability = "full") -> sqlite3.C
 def opening_failed(database: Database, error: sqlite3.Error) -> HoldfastError:
     """Return the error of a database that does not open: what to mend, or who may hold it."""
     primary = error_code(error) & 0xFF
-    if primary == sqlite3.SQLITE_NOTADB:
-        return ConfigurationError(f"{database} is not a database of Holdfast: {error}")
+    if is_damage(error):
+        return told(database, f"{error}")
     if not isinstance(database, Path) or primary not in _UNUSABLE:
         return StoreDoubtError(f"{database} could not be opened: {error}")
     folder = database.parent

@@ -1,4 +1,4 @@
-"""What an error of SQLite means for a turn: surely not written, no room, or unknown.
+"""What an error of SQLite means: surely not written, no room, damaged for good, or unknown.
 
 Owns that judgement alone. Never retries and never hides the driver's words.
 """
@@ -23,6 +23,10 @@ _PRIMARY = 0xFF
 _FULL = 13
 _FSYNC_FAILED = frozenset({1034, 1290})
 """SQLITE_IOERR_FSYNC and SQLITE_IOERR_DIR_FSYNC (sqlite.org/rescode.html)."""
+_DAMAGED = frozenset({11, 26})
+"""SQLITE_CORRUPT and SQLITE_NOTADB."""
+_NO_TEXT = "Could not decode to UTF-8"
+"""So the driver begins, without a code, where a column's bytes are not the text that they were."""
 _CONTENT = frozenset({18, 19, 20})
 """SQLITE_TOOBIG, SQLITE_CONSTRAINT and SQLITE_MISMATCH."""
 
@@ -35,6 +39,12 @@ def error_code(error: sqlite3.Error) -> int:
 def is_failed_fsync(error: sqlite3.Error) -> bool:
     """Tell whether the kernel failed to make pages durable, and may have dropped them."""
     return error_code(error) in _FSYNC_FAILED
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Tell whether pages of the database are not what was written: asking again mends nothing."""
+    code = error_code(error)
+    return code & _PRIMARY in _DAMAGED if code else str(error).startswith(_NO_TEXT)
 
 
 def judge(error: Exception, *, rolled_back: bool) -> HoldfastError:

@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from holdfast.errors import ConfigurationError, StoreDoubtError
+from holdfast.errors import ConfigurationError
 from holdfast.model.ids import TaskId
 from holdfast.model.limits import PAGE_ROWS_MAX
 from holdfast.model.task import State, Task
 from holdfast.ports import Attempt, Event, TaskFilter
 from holdfast.stores import statements
 from holdfast.stores.connections import Database, connect, is_file
+from holdfast.stores.damage import unreadable
 from holdfast.stores.desk import Desk, InlineDesk, ThreadDesk
 from holdfast.stores.failures import CONTENT_ERRORS, judge
 from holdfast.stores.rows import tasks_of
@@ -104,7 +105,7 @@ class SQLiteReader:
         except CONTENT_ERRORS as error:
             raise judge(error, rolled_back=True) from error
         except sqlite3.Error as error:
-            raise StoreDoubtError(f"{self._database} could not be read: {error}") from error
+            raise unreadable(self._database, error) from error
 
 
 def _where(chosen: TaskFilter, before: bytes) -> tuple[str, list[Any]]:

@@ -15,15 +15,27 @@ from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
-from holdfast.errors import ConfigurationError, HoldfastError, StoreDoubtError
+from holdfast.errors import (
+    ConfigurationError,
+    HoldfastError,
+    StoreCorruptError,
+    StoreDoubtError,
+)
 from holdfast.model.ids import TaskId
 from holdfast.model.task import Task, rank_of
 from holdfast.ports import Changes, ReadyPage, Receipt, StoreFacts, WorkerRow
 from holdfast.stores import statements, turn
 from holdfast.stores.checkpoint import WAL_BYTES_MAX, WalCheckpoints
 from holdfast.stores.connections import Database, Durability, connect, is_file, opening_failed
+from holdfast.stores.damage import damaged, refuse_marked, unreadable
 from holdfast.stores.desk import Desk, InlineDesk, ThreadDesk
-from holdfast.stores.failures import CONTENT_ERRORS, end_process, is_failed_fsync, judge
+from holdfast.stores.failures import (
+    CONTENT_ERRORS,
+    end_process,
+    is_damage,
+    is_failed_fsync,
+    judge,
+)
 from holdfast.stores.migrate import migrate
 from holdfast.stores.rows import tasks_of
 
@@ -66,6 +78,8 @@ class SQLiteStore:
         self._connection: sqlite3.Connection | None = None
         self._checkpoints: WalCheckpoints | None = None
         self._in_doubt = False
+        self._damage: StoreCorruptError | None = None
+        """What was found of the database; from then on it is neither read nor written."""
 
     # Life.
 
@@ -73,7 +87,8 @@ class SQLiteStore:
         """Open, migrate, and say who the store is.
 
         Raises ConfigurationError for a directory that cannot be used, StoreVersionError for a
-        database of a newer release, StoreDoubtError where another process holds it.
+        database of a newer release, StoreCorruptError for a damaged one, StoreDoubtError where
+        another process holds it.
         """
         assert self._desk is None, "open twice"
         self._desk = InlineDesk() if self._inline else ThreadDesk("holdfast-store")
@@ -84,6 +99,7 @@ class SQLiteStore:
             raise
 
     def _open(self) -> StoreFacts:
+        refuse_marked(self._database)
         try:
             self._connection = connect(self._database, durability=self._durability)
             # A database that cannot be written shows here, and not at the first turn.
@@ -150,6 +166,9 @@ class SQLiteStore:
             # The kernel may have dropped the pages: a second fsync would lie.
             self._die(f"a turn could not be made durable: {error}")
         rolled_back = _roll_back(connection)
+        if isinstance(error, sqlite3.Error) and is_damage(error):
+            self._damage = damaged(self._database, error)
+            return self._damage
         if rolled_back and isinstance(error, HoldfastError):
             return error
         judged = judge(error, rolled_back=rolled_back)
@@ -256,7 +275,10 @@ class SQLiteStore:
         except CONTENT_ERRORS as error:
             raise judge(error, rolled_back=True) from error
         except sqlite3.Error as error:
-            raise StoreDoubtError(f"{self._database} could not be read: {error}") from error
+            judged = unreadable(self._database, error)
+            if isinstance(judged, StoreCorruptError):
+                self._damage = judged
+            raise judged from error
 
     # Calls.
 
@@ -266,6 +288,10 @@ class SQLiteStore:
         return await self._desk.run(call)
 
     def _usable(self) -> sqlite3.Connection:
+        if self._checkpoints is not None and (error := self._checkpoints.damage) is not None:
+            self._damage = damaged(self._database, error)
+        if self._damage is not None:
+            raise self._damage
         if self._in_doubt or self._connection is None:
             raise StoreDoubtError("an earlier turn is in doubt: close the store and open it again")
         return self._connection

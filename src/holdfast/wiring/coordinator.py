@@ -40,7 +40,7 @@ async def coordinate(settings: CoordinatorSettings, announce: Announce | None = 
 
     `announce` gets its URLs once it answers; the first one is the Unix socket. Raises
     ConfigurationError for a state directory or a port that cannot be used, StoreVersionError for a
-    directory of a newer release.
+    directory of a newer release, StoreCorruptError for a database that is damaged, or proves to be.
     """
     from holdfast.coordinator.statedir import StateLock
     from holdfast.wiring.doors import Doors
@@ -185,14 +185,7 @@ async def _run(
     started, closing = asyncio.Event(), asyncio.Event()
     await parts.blobs.open()
     tasks = TaskSet(logger("coordinator"))
-    vital = [
-        tasks.watched("coordinator", parts.coordinator.run()),
-        tasks.watched("sweeper", parts.gateway.sweep()),
-        tasks.watched("host", parts.host.watch()),
-    ]
-    for each in vital:
-        # Nobody would judge silence, or keep workers alive: better to end and say why.
-        each.add_done_callback(lambda _: stop.set())
+    vital = _begun(parts, tasks, stop)
     app = asgi_app(parts.gateway.serve, Routes(parts.gateway, parts.blobs))
     servers: list[asyncio.Task[None]] = []
     try:
@@ -213,6 +206,10 @@ async def _run(
                 servers.append(tasks.watched("server of a new socket", again))
     finally:
         endpoint.withdraw(settings.state_dir, os.getpid())
+        if vital[0].done():
+            # Nobody decides any more: what is still said here would wait for no answer.
+            closing.set()
+            await parts.gateway.close()
         # Workers deliver what they finish while they leave; then the door is closed.
         await parts.host.dismiss()
         closing.set()
@@ -227,6 +224,19 @@ async def _run(
             ended.result()
     if parts.host.lost:
         raise ConfigurationError(f"{parts.host.lost} was removed while this coordinator ran")
+
+
+def _begun(parts: _Parts, tasks: TaskSet, stop: asyncio.Event) -> list[asyncio.Task[None]]:
+    """Start what a coordinator cannot be without; the turns come first."""
+    vital = [
+        tasks.watched("coordinator", parts.coordinator.run()),
+        tasks.watched("sweeper", parts.gateway.sweep()),
+        tasks.watched("host", parts.host.watch()),
+    ]
+    for each in vital:
+        # Nobody would judge silence, or keep workers alive: better to end and say why.
+        each.add_done_callback(lambda _: stop.set())
+    return vital
 
 
 async def _first_of(tasks: TaskSet, wanted: asyncio.Event, other: asyncio.Event) -> bool:
