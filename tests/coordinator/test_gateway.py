@@ -8,9 +8,9 @@ from collections import deque
 import msgspec
 import pytest
 
-from holdfast.coordinator import gateway
+from holdfast.coordinator import gateway, inbox, service
 from holdfast.core.wire import Wire
-from holdfast.errors import ChannelClosedError, StoreCorruptError, StoreDoubtError
+from holdfast.errors import ChannelClosedError, StoreCorruptError, StoreDoubtError, StoreFullError
 from holdfast.model.messages import (
     PROTOCOL,
     Ask,
@@ -22,14 +22,16 @@ from holdfast.model.messages import (
     HelloMore,
     Message,
     Pull,
+    Refused,
     Reply,
     Started,
     Submit,
     View,
     Watch,
     WorkerFrame,
+    WorkerWelcome,
 )
-from holdfast.model.outcome import OutcomeKind
+from holdfast.model.outcome import Answer, OutcomeKind
 from holdfast.model.task import State
 from tests.coordinator.stage import Client, Peer, Stage, Worker, ended, perform
 
@@ -295,5 +297,73 @@ def test_closing_closes_every_socket() -> None:
         for peer in peers:
             with pytest.raises(ChannelClosedError):
                 await peer.channel.send(Wire(WorkerFrame).write(deque()))
+
+    perform(play)
+
+
+def test_hellos_do_not_pile_up_while_nothing_commits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "NO_ROOM_SECONDS", 0.0)
+
+    async def play(stage: Stage) -> None:
+        client, worker = await stage.client(), await stage.worker()
+        await client.keep(spec := stage.spec())
+        order = await worker.assigned()
+        await worker.start(order)
+        await worker.leave()
+        await stage.quiet()
+        stage.store.poison = lambda changes: StoreFullError("no room")
+        done = ended(order)
+        for _ in range(50):
+            again = Worker(stage.dial())
+            await again.send(stage.hello(outcomes=(done,)))
+            await stage.quiet()
+            await again.leave()
+            await stage.quiet()
+        last = Worker(stage.dial())
+        await last.send(stage.hello(outcomes=(done,)))
+        await stage.quiet()
+        waiting = stage.coordinator.inbox
+        assert len(waiting) + sum(len(part.items) for part in waiting._parts) < 6
+        # Submitters are told meanwhile.
+        stage.coordinator.short = True
+        await client.submit(stage.spec())
+        assert (await client.next(Refused)).code == "no_room"
+        stage.store.poison = lambda changes: None
+        welcome = await last.next(WorkerWelcome)
+        assert [answer.answer for answer in welcome.answers] == [Answer.SETTLED]
+        assert (await client.settled(spec.id)).state is State.SUCCEEDED
+
+    perform(play)
+
+
+def test_a_hello_that_is_put_off_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def play(stage: Stage) -> None:
+        client, worker = await stage.client(), await stage.worker()
+        await client.keep(spec := stage.spec())
+        await worker.start(await worker.assigned())
+        await worker.leave()
+        await stage.quiet()
+        monkeypatch.setattr(inbox, "HELLOS_BYTES_MAX", 1)
+        for _ in range(5):
+            again = Worker(stage.dial())
+            await again.send(stage.hello())
+            assert "try again later" in (await again.next(Goodbye)).text
+            await again.until_closed()
+            await stage.tick(8.0)
+        assert stage.counters.get("hellos_put_off") == 5
+        assert (await stage.row(spec.id)).life.state is State.RUNNING
+
+    perform(play)
+
+
+def test_a_session_does_not_hold_the_outcomes_of_its_hello() -> None:
+    async def play(stage: Stage) -> None:
+        client, worker = await stage.client(), await stage.worker()
+        await client.keep(stage.spec())
+        order = await worker.assigned()
+        await worker.leave()
+        await stage.worker(outcomes=(ended(order),))
+        (session,) = stage.coordinator.state.sessions.values()
+        assert session.hello.outcomes == ()
 
     perform(play)

@@ -12,6 +12,8 @@ class Hello(msgspec.Struct, frozen=True, gc=False):
 
     hello: WorkerHello
     outcomes: tuple[Ended, ...]
+    size_bytes: int = 0
+    """What its frames took on the wire."""
     tried: bool = False
     """Whether its outcomes were written ahead of it, because the store refused it whole."""
 

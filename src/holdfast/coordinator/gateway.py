@@ -10,6 +10,8 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Iterator
 
+from msgspec.structs import replace
+
 from holdfast.coordinator.asking import Questions
 from holdfast.coordinator.facts import Closed, Death, Hello, Tick
 from holdfast.coordinator.kin import Kindred
@@ -90,6 +92,8 @@ class Gateway:
         self._sessions: dict[Session, asyncio.Task[None]] = {}
         """Every open session, and the task that writes on its socket."""
         self._channels = 0
+        self._hello_bytes = 0
+        """What hellos take that are being read."""
         self._code_reads = asyncio.Semaphore(_CODE_READS_MAX)
 
     @property
@@ -118,7 +122,8 @@ class Gateway:
             if session is not None:
                 session.close("its socket closed")
                 self._sessions.pop(session, None)
-                self._coordinator.post(session, Closed())
+                if not (isinstance(session, WorkerSession) and session.superseded):
+                    self._coordinator.post(session, Closed())
             else:
                 await channel.close()
 
@@ -139,7 +144,8 @@ class Gateway:
         now = self._coordinator.clock.monotonic()
         opening = Session(channel, now=now)
         async with asyncio.timeout(_HELLO_SECONDS):
-            frame = opening.wire.read(await channel.receive())
+            data = await channel.receive()
+            frame = opening.wire.read(data)
             if len(frame.body) != 1:
                 raise ProtocolError("a session begins with a hello alone")
             hello = frame.body[0]
@@ -163,28 +169,47 @@ class Gateway:
                 self._coordinator.state.clients[session] = None
                 return session
             _check_offer(hello)
-            session = WorkerSession(channel, hello, now=now)
+            # Its outcomes are held by what waits for the turn, and not for as long as it is here.
+            session = WorkerSession(channel, replace(hello, outcomes=()), now=now)
             session.wire = opening.wire
-            outcomes = await self._rest_of_hello(session, hello)
+            whole = await self._rest_of_hello(session, hello, size_bytes=len(data))
         if self._kin is not None:
             self._kin.follow(hello)
         self._open(session)
         self._coordinator.state.greeted(hello, self._coordinator.clock.monotonic())
-        self._coordinator.post(session, Hello(hello, outcomes))
+        self._coordinator.inbox.greet(session, whole)
         return session
 
-    async def _rest_of_hello(self, session: WorkerSession, hello: WorkerHello) -> tuple[Ended, ...]:
-        outcomes, more, size = list(hello.outcomes), hello.more, 0
-        while more:
-            data = await session.channel.receive()
-            size += len(data)
-            body = session.wire.read(data).body
-            if size > HELLO_BYTES_MAX or len(body) != 1 or not isinstance(body[0], HelloMore):
-                raise ProtocolError("a hello is too large or is interrupted")
-            outcomes += body[0].outcomes
-            more = body[0].more
-            await session.channel.send(session.wire.write(session.out))
-        return tuple(outcomes)
+    async def _rest_of_hello(
+        self, session: WorkerSession, hello: WorkerHello, *, size_bytes: int
+    ) -> Hello:
+        outcomes, more, size = list(hello.outcomes), hello.more, size_bytes
+        self._hello_bytes += size
+        try:
+            self._check_room(hello)
+            while more:
+                data = await session.channel.receive()
+                size += len(data)
+                self._hello_bytes += len(data)
+                body = session.wire.read(data).body
+                long = size > HELLO_BYTES_MAX + size_bytes
+                if long or len(body) != 1 or not isinstance(body[0], HelloMore):
+                    raise ProtocolError("a hello is too large or is interrupted")
+                self._check_room(hello)
+                outcomes += body[0].outcomes
+                more = body[0].more
+                await session.channel.send(session.wire.write(session.out))
+        finally:
+            self._hello_bytes -= size
+        return Hello(session.hello, tuple(outcomes), size)
+
+    def _check_room(self, hello: WorkerHello) -> None:
+        """Put a hello off where too many wait: its worker keeps all of it, and dials again."""
+        if not self._coordinator.inbox.has_room_for_hello(self._hello_bytes):
+            # It spoke all the same, and must not seem silent.
+            self._coordinator.state.greeted(hello, self._coordinator.clock.monotonic())
+            self._coordinator.counters.add("hellos_put_off")
+            raise ProtocolError("too many hellos wait for the store; try again later")
 
     def _open(self, session: Session) -> None:
         writer = self._tasks.watched(f"write {session.name}", self._write(session))
@@ -331,7 +356,7 @@ class Gateway:
             except OSError as error:
                 # A disk that cannot be asked must not stop the time.
                 _LOG.error("the disk's room cannot be seen: %s", error)
-            self._coordinator.post(None, Tick(seconds))
+            self._coordinator.inbox.tick(Tick(seconds))
             self.beat()
 
     @property

@@ -1,26 +1,36 @@
 """What waits for the next turn: messages in the order they came, and parts of turns that failed.
 
-Bounded: a message weighs as many tasks as it holds, and what these carry by the page;
-whoever posts asks for space before it reads on. Owns also when the next turn is due although
-nothing came.
+Bounded, also while nothing commits. A message weighs as many tasks as it holds, and what these
+carry by the page; whoever posts asks for space before it reads on, and from a weight on nothing is
+taken ahead of the parts. Hellos do not wait for space, because a worker that cannot say hello would
+seem silent: they have a bound of their own, and of those of one life only the newest waits. Of
+ticks one waits. Owns also when the next turn is due although nothing came.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable
 
-from holdfast.coordinator.facts import Hello
-from holdfast.coordinator.sessions import Session
+import msgspec
+
+from holdfast.coordinator.facts import Ahead, Hello, Tick
+from holdfast.coordinator.sessions import Session, WorkerSession
 from holdfast.coordinator.turn import Item
 from holdfast.core.wire import size_of
-from holdfast.model.limits import INBOX_MESSAGES_MAX, TURN_MESSAGES_MAX
-from holdfast.model.messages import Ended, PutCode, Submit, View, Watch
+from holdfast.model.limits import HELLOS_BYTES_MAX, INBOX_MESSAGES_MAX, TURN_MESSAGES_MAX
+from holdfast.model.messages import Ended, PutCode, Submit, View, Watch, WorkerHello
 
 _WEIGHT_BYTES = 4096
 _ALARM_SECONDS_MAX = 3600.0
-_PARTS_MAX = 64
-"""From here on nothing more is taken ahead: the inbox fills, and its bound holds."""
+
+
+class _Part(msgspec.Struct, gc=False):
+    """Items that are decided together, and what they weigh."""
+
+    items: list[Item]
+    weight: int
 
 
 class Inbox:
@@ -30,9 +40,13 @@ class Inbox:
         "_alarm",
         "_alarm_at",
         "_arrived",
+        "_hellos_bytes",
         "_items",
+        "_lives",
         "_parts",
+        "_parts_weight",
         "_space",
+        "_ticks",
         "_weight",
         "_weights",
     )
@@ -42,8 +56,13 @@ class Inbox:
         self._weights: deque[int] = deque()
         """What each item weighs, in tasks."""
         self._weight = 0
-        self._parts: deque[list[Item]] = deque()
+        self._parts: deque[_Part] = deque()
         """Parts of turns that failed: decided before all others, one after another."""
+        self._parts_weight = 0
+        self._lives: dict[tuple[str, int], int] = {}
+        """Identity and incarnation → the number of the newest hello of this life that waits."""
+        self._hellos_bytes = 0
+        self._ticks = 0
         self._alarm: asyncio.Handle | None = None
         # A loop may give a handle that cannot say when it rings, for a moment that is now.
         self._alarm_at = 0.0
@@ -62,6 +81,29 @@ class Inbox:
         self._weight += weight
         self._arrived.set()
 
+    def tick(self, tick: Tick) -> None:
+        """Let time pass, unless a tick waits already: that one will see all the time."""
+        if not self._ticks:
+            self._ticks = 1
+            self.post(None, tick)
+
+    def has_room_for_hello(self, more_bytes: int) -> bool:
+        """Whether a hello of so many bytes may be read on, or posted."""
+        return self._hellos_bytes + more_bytes <= HELLOS_BYTES_MAX
+
+    def greet(self, session: WorkerSession, hello: Hello) -> None:
+        """Post a whole hello. It takes the place of older ones of the same life that still wait.
+
+        That changes nothing that is decided: whoever says hello again names all that it holds, and
+        every outcome that was not answered. Those of another life stay, because what that one knew
+        may have died with it.
+        """
+        life, number = _life_of(hello.hello)
+        if self._lives.get(life, number) < number:
+            self._pass_over(life, number)
+        self._entered([(session, hello)])
+        self.post(session, hello)
+
     async def space(self) -> None:
         """Wait until the inbox is below its bound; gateways ask before they read on."""
         if self._weight >= INBOX_MESSAGES_MAX:
@@ -75,9 +117,9 @@ class Inbox:
         while self._items and weight < TURN_MESSAGES_MAX:
             weight += self._weights.popleft()
             items.append(self._items.popleft())
-        self._weight -= weight
-        if not self._space.is_set() and self._weight < INBOX_MESSAGES_MAX // 2:
-            self._space.set()
+        self._lose(weight)
+        if self._hellos_bytes or self._ticks:
+            self._left(items)
         return items
 
     def again(self, items: list[Item]) -> None:
@@ -86,23 +128,97 @@ class Inbox:
         A view was judged when it was read, and tells of no later moment.
         """
         rest = [item for item in items if not isinstance(item[1], View)]
+        if self._lives:
+            rest = self._without_older(rest)
         if rest:
-            self._parts.appendleft(rest)
+            self._parts.appendleft(part := _Part(rest, _weight_in_parts(rest)))
+            self._parts_weight += part.weight
+            self._entered(rest)
         self._arrived.set()
 
     def ahead(self, kinds: tuple[type, ...]) -> list[Item]:
-        """Take messages of these kinds ahead; all others wait behind the parts, in their order."""
-        if len(self._parts) >= _PARTS_MAX:
+        """Take messages of these kinds ahead; all others wait behind the parts, in their order.
+
+        None where the parts weigh too much: then the inbox fills, and its bound holds.
+        """
+        if self._parts_weight >= INBOX_MESSAGES_MAX:
             return []
         fresh = self.gather()
         rest = [item for item in fresh if not isinstance(item[1], kinds)]
         if rest:
-            self._parts.append(rest)
+            weight = _weight_in_parts(rest)
+            if self._parts and self._parts[-1].weight + weight <= TURN_MESSAGES_MAX:
+                self._parts[-1].items += rest
+                self._parts[-1].weight += weight
+            else:
+                self._parts.append(_Part(rest, weight))
+            self._parts_weight += weight
+            self._entered(rest)
         return [item for item in fresh if isinstance(item[1], kinds)]
 
     def part(self) -> list[Item] | None:
         """Take the next part of a turn that failed, None where there is none."""
-        return self._parts.popleft() if self._parts else None
+        if not self._parts:
+            return None
+        part = self._parts.popleft()
+        self._parts_weight -= part.weight
+        self._left(part.items)
+        return part.items
+
+    def _lose(self, weight: int) -> None:
+        self._weight -= weight
+        if not self._space.is_set() and self._weight < INBOX_MESSAGES_MAX // 2:
+            self._space.set()
+
+    # Hellos and ticks that wait.
+
+    def _entered(self, items: Iterable[Item]) -> None:
+        for _, message in items:
+            if isinstance(message, Hello):
+                life, number = _life_of(message.hello)
+                self._lives[life] = max(number, self._lives.get(life, 0))
+                self._hellos_bytes += _cost_of(message)
+            elif isinstance(message, Tick):
+                self._ticks += 1
+
+    def _left(self, items: Iterable[Item]) -> None:
+        for _, message in items:
+            if isinstance(message, Hello):
+                life, number = _life_of(message.hello)
+                if self._lives.get(life) == number:
+                    del self._lives[life]
+                self._hellos_bytes -= _cost_of(message)
+            elif isinstance(message, Tick):
+                self._ticks = max(0, self._ticks - 1)
+
+    def _without_older(self, items: list[Item]) -> list[Item]:
+        """Return items without those of sessions whose worker has said hello again meanwhile."""
+        older: dict[Session | None, None] = {}
+        for session, message in items:
+            if isinstance(message, Hello):
+                life, number = _life_of(message.hello)
+                if number < self._lives.get(life, 0):
+                    older[session] = None
+        return _without(items, older)
+
+    def _pass_over(self, life: tuple[str, int], number: int) -> None:
+        """Drop what waits of the sessions of one life whose hellos have a lower number."""
+        waiting = [*self._items, *(item for part in self._parts for item in part.items)]
+        older: dict[Session | None, None] = {}
+        for session, message in waiting:
+            if isinstance(message, Hello):
+                known, lower = _life_of(message.hello)
+                if known == life and lower < number:
+                    older[session] = None
+        self._left(item for item in waiting if item[0] in older)
+        self._items = deque(_without(self._items, older))
+        self._weights = deque(_weight_of(message) for _, message in self._items)
+        self._lose(self._weight - sum(self._weights))
+        for part in self._parts:
+            part.items = _without(part.items, older)
+            part.weight = _weight_in_parts(part.items)
+        self._parts = deque(part for part in self._parts if part.items)
+        self._parts_weight = sum(part.weight for part in self._parts)
 
     # When a turn is due.
 
@@ -150,5 +266,31 @@ def _weight_of(message: object) -> int:
     if isinstance(message, Watch):
         return 1 + len(message.tasks)
     if isinstance(message, Hello):
-        return 1 + len(message.outcomes)
+        return 1 + len(message.outcomes) + message.size_bytes // _WEIGHT_BYTES
+    if isinstance(message, Ahead):
+        return sum(map(_weight_of, message.outcomes))
     return 1
+
+
+def _weight_in_parts(items: Iterable[Item]) -> int:
+    """Return what items weigh beside hellos, which have a bound of their own."""
+    return sum(_weight_of(message) for _, message in items if not isinstance(message, Hello))
+
+
+def _cost_of(hello: Hello) -> int:
+    """Return what a hello takes of their bound, in bytes; an empty one takes a page."""
+    return _WEIGHT_BYTES + hello.size_bytes
+
+
+def _life_of(hello: WorkerHello) -> tuple[tuple[str, int], int]:
+    """Return whose hello it is, identity and incarnation, and its number."""
+    return (hello.identity, hello.incarnation), hello.number
+
+
+def _without(items: Iterable[Item], sessions: dict[Session | None, None]) -> list[Item]:
+    """Return the items of other sessions, and close these: nobody will answer them."""
+    for session in sessions:
+        if isinstance(session, WorkerSession):
+            session.superseded = True
+            session.close("a newer hello of this worker waits")
+    return [item for item in items if item[0] not in sessions]

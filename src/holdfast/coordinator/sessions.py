@@ -82,6 +82,7 @@ class WorkerSession(Session):
         "last_word",
         "ledger",
         "offer",
+        "superseded",
         "view",
     )
 
@@ -97,6 +98,8 @@ class WorkerSession(Session):
         """Functions that it asked for: read from the store when there is nothing else to say."""
         self.code_read = False
         """Whether the first of them is being read."""
+        self.superseded = False
+        """Whether a newer hello took the place of its own, before that was decided."""
         self.ledger = Ledger()
         self.view: View | None = None
         self.offer = Offer(

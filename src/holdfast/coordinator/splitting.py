@@ -5,6 +5,8 @@ An offender is answered with the store's error; what was beside it is decided ag
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from holdfast.coordinator.facts import Ahead, Hello
 from holdfast.coordinator.turn import Item
 from holdfast.errors import StoreRefusedError
@@ -34,7 +36,7 @@ def parts_of(items: list[Item], error: StoreRefusedError) -> list[list[Item]]:
         return [[(session, Ahead(message.hello, page))] for page in pages]
     if isinstance(message, Hello) and message.outcomes and not message.tried:
         ahead = Ahead(message.hello, message.outcomes)
-        whole = Hello(message.hello, message.outcomes, tried=True)
+        whole = replace(message, tried=True)
         return [[(session, ahead)], [(session, whole)]]
     return answer(items[0], error)
 

@@ -10,6 +10,8 @@ FRAME_BYTES_MAX = 256 * 1024
 UNACKED_BYTES_MAX = 512 * 1024
 HELLO_BYTES_MAX = 64 * 1024 * 1024
 """All frames of one hello together: outbox and spool with inline results."""
+HELLOS_BYTES_MAX = 2 * HELLO_BYTES_MAX
+"""All hellos together that are being read, or wait for their turn."""
 MESSAGES_PER_FRAME_MAX = 4096
 BLOB_CHUNK_BYTES = 256 * 1024
 
