@@ -96,7 +96,8 @@ class Changes(msgspec.Struct, gc=False):
     """All that one turn wants written, in one transaction.
 
     `outages` are the workers whose count of outages grows by one; a worker row written sets it to
-    its own. A refused insert or update takes its own events and attempts with it.
+    its own. `forgotten` are the workers whose rows are removed, where they still are of the same
+    hello. A refused insert or update takes its own events and attempts with it.
     """
 
     turn: int
@@ -107,6 +108,7 @@ class Changes(msgspec.Struct, gc=False):
     attempts: list[Attempt] = []
     code: list[CodeRow] = []
     outages: list[str] = []
+    forgotten: list[WorkerRow] = []
 
 
 class Receipt(msgspec.Struct, gc=False):

@@ -615,6 +615,19 @@ class StoreSuite:
 
         with_two(place, body)
 
+    def test_a_worker_is_forgotten_unless_it_said_hello_meanwhile(self, place: Place) -> None:
+        async def body(one: Store, two: Store) -> None:
+            other = msgspec.structs.replace(worker(1), identity="other")
+            await one.commit(Changes(turn=1, workers=[worker(1), other]))
+            await two.commit(Changes(turn=2, workers=[worker(2)]))
+            gone = msgspec.structs.replace(worker(1), identity="never seen")
+            await one.commit(Changes(turn=3, forgotten=[worker(1), other, gone]))
+            assert await two.worker_rows() == [worker(2)]
+            await one.commit(Changes(turn=4, forgotten=[worker(2)], workers=[worker(1)]))
+            assert await two.worker_rows() == [worker(1)], "it comes back as a new one"
+
+        with_two(place, body)
+
     def test_outages_are_counted_until_a_hello(self, place: Place) -> None:
         async def body(store: Store) -> None:
             await store.commit(Changes(turn=1, workers=[worker(1)]))

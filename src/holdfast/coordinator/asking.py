@@ -7,7 +7,7 @@ and the web. A question never changes a task; `drain` only passes an order on.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -116,7 +116,8 @@ class Questions:
         return found[0]
 
     async def _status(self, parameters: dict[str, Any]) -> Any:
-        return telling.status(await self.find(_text(parameters, "task")), self._names())
+        task = await self.find(_text(parameters, "task"))
+        return telling.status(task, self._names([task.life.worker]))
 
     async def _list(self, parameters: dict[str, Any]) -> Any:
         limit = parameters.get("limit", _PAGE)
@@ -133,7 +134,7 @@ class Questions:
         page = await self._reader.page(
             chosen, before=parse_id(before) if before else b"", limit=limit
         )
-        names = self._names()
+        names = self._names(task.life.worker for task in page)
         # What a list does not show would make its pages small.
         return [telling.status(task, names) | {"traceback": "", "evidence": ""} for task in page]
 
@@ -141,13 +142,15 @@ class Questions:
         task = await self.find(_text(parameters, "task"))
         events = await self._reader.events(task.spec.id)
         attempts = await self._reader.attempts(task.spec.id)
-        return telling.story(task, events, attempts, self._names())
+        workers = {task.life.worker, *(e.worker for e in events), *(a.worker for a in attempts)}
+        return telling.story(task, events, attempts, self._names(workers))
 
     async def _why(self, parameters: dict[str, Any]) -> Any:
         task = await self.find(_text(parameters, "task"))
         offers = list(self._coordinator.state.crew.offers.values())
         now_ms = self._coordinator.clock.wall_ms()
-        text = why(task, offers, now_ms=now_ms, names=self._names())
+        names = self._names([task.life.worker, *task.life.avoid.split()])
+        text = why(task, offers, now_ms=now_ms, names=names)
         waits = task.life.state is State.QUEUED and task.life.due_ms > now_ms
         return {
             "id": id_text(task.spec.id),
@@ -181,8 +184,10 @@ class Questions:
             "counters": self._coordinator.counters.snapshot(),
         }
 
-    def _names(self) -> dict[str, str]:
-        return {row.identity: row.name for row in self._coordinator.state.workers.values()}
+    def _names(self, identities: Iterable[str]) -> dict[str, str]:
+        """Return the names of those workers that are known."""
+        known = self._coordinator.state.workers
+        return {each: known[each].name for each in identities if each in known}
 
 
 def _check_names(ask: Ask) -> None:

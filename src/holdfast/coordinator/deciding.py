@@ -10,6 +10,7 @@ import msgspec
 
 from holdfast.coordinator import reconcile, tasks
 from holdfast.coordinator.facts import Ahead, Closed, Death, Hello, Tick
+from holdfast.coordinator.forgetting import forget_workers
 from holdfast.coordinator.sessions import ClientSession, WorkerSession
 from holdfast.coordinator.turn import Item, Turn
 from holdfast.model.messages import (
@@ -142,6 +143,7 @@ def _tick(turn: Turn, tick: Tick, terms: Terms) -> None:
             reconcile.silence(turn, identity)
     for present in state.sessions.values():
         _tell_again(turn, present)
+    forget_workers(turn)
 
 
 def _tell_again(turn: Turn, session: WorkerSession) -> None:

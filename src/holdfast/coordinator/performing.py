@@ -28,6 +28,9 @@ def perform(turn: Turn, now: float, *, distrust: bool) -> bool:
         state.keep(change.after)
     state.forget_cut()
     state.learn_code([*turn.code, *turn.kept_code])
+    for row in turn.forgotten:
+        # One that said hello in this very turn is known anew with the row that follows.
+        state.forget_worker(row)
     for row in turn.workers.values():
         state.workers[row.identity] = row
         state.names[row.name] = row.identity

@@ -80,8 +80,7 @@ def hello(
     settled: dict[bytes, None] = {outcome.token: None for outcome in whole.outcomes}
     answers += [_lease_answer(turn, said, held) for held in said.held if held.token not in settled]
     _lapse_unnamed(turn, said, settled)
-    turn.workers[said.identity] = _row(turn, session)
-    turn.welcomed.append((session, tuple(answers)))
+    turn.welcome(session, _row(turn, session), answers)
     welcomed, rest = _pages(said, answers)
     turn.say(
         session,

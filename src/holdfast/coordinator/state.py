@@ -68,7 +68,9 @@ class CoordinatorState:
         self.unserved_max = UNSERVED_MIN
         """With so many unserved classes, the store is asked which of them still have tasks."""
         self.forget_at = 0.0
-        """When to look next for workers to forget, on the monotonic clock."""
+        """When to look next for what was heard of workers that are gone, on the monotonic clock."""
+        self.forget_rows_at = 0.0
+        """When to look next for rows of workers to forget, on the monotonic clock."""
         self.recalled: dict[bytes, float] = {}
         """Token → when it was recalled last, on the monotonic clock."""
         self.recall_at = 0.0
@@ -234,7 +236,7 @@ class CoordinatorState:
     def forget_gone(self, now: float) -> None:
         """Forget what was heard of workers that hold nothing and left long ago.
 
-        Their rows stay: a hello is judged by them.
+        Their rows stay for longer: a hello is judged by them.
         """
         if now < self.forget_at:
             return
@@ -245,9 +247,16 @@ class CoordinatorState:
                 continue
             # Of one that was never heard, the time counts from here.
             if now - self.heard.setdefault(identity, now) > GONE_SECONDS:
-                del self.heard[identity]
-                self.buried.pop(identity, None)
-                self.lapsed.pop(identity, None)
-                self.reported.pop(identity, None)
-                self.drained.pop(identity, None)
-                self.judged(identity, max(self.reporters.get(identity, ()), default=0))
+                self._forget_heard(identity)
+
+    def _forget_heard(self, identity: str) -> None:
+        for told in (self.heard, self.buried, self.lapsed, self.reported, self.drained):
+            told.pop(identity, None)
+        self.judged(identity, max(self.reporters.get(identity, ()), default=0))
+
+    def forget_worker(self, row: WorkerRow) -> None:
+        """Forget a worker whose row was removed."""
+        self.workers.pop(row.identity, None)
+        if self.names.get(row.name) == row.identity:
+            del self.names[row.name]
+        self._forget_heard(row.identity)

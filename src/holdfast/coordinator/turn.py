@@ -18,7 +18,7 @@ of it is a promise, and written twice it is as good as once:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from holdfast.coordinator.facts import Hello
 from holdfast.coordinator.sessions import ClientSession, Session, WorkerSession
@@ -78,6 +78,8 @@ class Turn:
         self.events: list[Event] = []
         self.attempts: list[Attempt] = []
         self.workers: dict[str, WorkerRow] = {}
+        self.forgotten: list[WorkerRow] = []
+        """Workers that were seen last so long ago that their rows are removed."""
         self.code: dict[bytes, bytes] = {}
         """Functions to keep, by digest."""
         self.kept_code: dict[bytes, None] = {}
@@ -88,6 +90,8 @@ class Turn:
         self.accepted: dict[ClientSession, list[tuple[TaskId, TaskId]]] = {}
         self.watched: list[tuple[ClientSession, TaskId]] = []
         self.welcomed: list[tuple[WorkerSession, tuple[LeaseAnswer, ...]]] = []
+        self.newest: dict[str, WorkerSession] = {}
+        """Worker identity → the session that this turn welcomed last."""
         self.dismissed: dict[WorkerSession, str] = {}
         self.judged: list[tuple[str, int]] = []
         """Workers, and the life of each, of which a guard's report was judged."""
@@ -137,16 +141,14 @@ class Turn:
         """
         if session in self.dismissed:
             return False
-        row = self.workers.get(session.identity)
-        if row is not None:
-            return row.epoch == session.epoch
-        return self.state.sessions.get(session.identity) is session
+        identity = session.identity
+        return (self.newest.get(identity) or self.state.sessions.get(identity)) is session
 
     def session(self, identity: str) -> WorkerSession | None:
         """Return a worker's session as this turn sees it: that of its newest hello."""
-        for session, _ in reversed(self.welcomed):
-            if session.identity == identity:
-                return None if session in self.dismissed else session
+        newest = self.newest.get(identity)
+        if newest is not None:
+            return None if newest in self.dismissed else newest
         known = self.state.sessions.get(identity)
         return known if known is not None and self.is_current(known) else None
 
@@ -224,6 +226,14 @@ class Turn:
         """Say something after the commit, unless the change of task `about` is refused."""
         self.effects.append((about, session, message))
 
+    def welcome(
+        self, session: WorkerSession, row: WorkerRow, answers: Sequence[LeaseAnswer]
+    ) -> None:
+        """Let a worker's session be the one that counts, from here on."""
+        self.workers[row.identity] = row
+        self.newest[row.identity] = session
+        self.welcomed.append((session, tuple(answers)))
+
     def dismiss(self, session: WorkerSession, reason: str) -> None:
         """Close a worker's session with this turn; its later messages change nothing."""
         self.dismissed.setdefault(session, reason)
@@ -252,12 +262,13 @@ class Turn:
             events=self.events,
             attempts=self.attempts,
             code=[CodeRow(digest, data) for digest, data in self.code.items()],
+            forgotten=[row for row in self.forgotten if row.identity not in self.workers],
         )
 
     @property
     def writes(self) -> bool:
         """Whether there is anything to commit."""
-        return bool(self.changes or self.workers or self.code or self.events)
+        return bool(self.changes or self.workers or self.code or self.events or self.forgotten)
 
     def undo(self) -> None:
         """Put the lines and the offers back as they were before this turn."""

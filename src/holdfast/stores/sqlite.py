@@ -143,7 +143,7 @@ class SQLiteStore:
         """Write one turn in one transaction, durable on return. See `ports.Store`.
 
         `spec` of an update is not written: what was asked never changes. Within a turn the order
-        is outages, workers, code, inserts, updates, attempts, events.
+        is outages, forgotten workers, workers, code, inserts, updates, attempts, events.
         """
         try:
             encoded = turn.encode(changes)

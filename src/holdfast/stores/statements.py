@@ -161,6 +161,9 @@ def add_outages(rows: int) -> str:
     return f"UPDATE workers SET outages = outages + 1 WHERE identity IN ({where})"
 
 
+FORGET_WORKER = "DELETE FROM workers WHERE (identity, incarnation, number) = (?, ?, ?)"
+"""Closes: a worker that says hello just when it is forgotten."""
+
 INSERT_CODE = "INSERT INTO code (digest, data) VALUES (?, ?) ON CONFLICT DO NOTHING"
 """Closes: two clients that bring the same function; the bytes are the same by their digest."""
 

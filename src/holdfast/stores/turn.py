@@ -49,6 +49,7 @@ class Turn:
     workers: list[Row]
     code: list[Row]
     outages: list[str]
+    forgotten: list[Row]
 
     @property
     def log_bytes(self) -> int:
@@ -82,6 +83,7 @@ def encode(changes: Changes) -> Turn:
         ],
         code=[(c.digest, c.data) for c in changes.code],
         outages=changes.outages,
+        forgotten=[(w.identity, w.incarnation, w.number) for w in changes.forgotten],
     )
     _encode_tasks(changes, turn)
     turn.events.rows = [
@@ -160,6 +162,8 @@ def _write_all(connection: sqlite3.Connection, turn: Turn, *, careful: bool) -> 
     # Before the worker rows, each of which sets the count to its own.
     for identities in in_chunks(turn.outages):
         _execute(connection, statements.add_outages, [(each,) for each in identities])
+    for row in turn.forgotten:
+        connection.execute(statements.FORGET_WORKER, row)
     for row in turn.workers:
         if connection.execute(statements.UPSERT_WORKER, row).rowcount != 1:
             raise StoreRefusedError(
