@@ -9,9 +9,11 @@ import pytest
 
 from holdfast.errors import StoreCorruptError
 from holdfast.model.ids import id_text
-from holdfast.model.messages import DrainOrder
-from holdfast.model.outcome import Encoding, OutcomeKind, Payload
+from holdfast.model.limits import ERROR_TEXT_BYTES_MAX
+from holdfast.model.messages import DrainOrder, Ended
+from holdfast.model.outcome import Encoding, Failure, OutcomeKind, Payload
 from holdfast.model.task import State, Wanted
+from holdfast.ports import Changes, Event
 from tests.coordinator.stage import Client, Stage, perform
 
 
@@ -175,6 +177,7 @@ def test_an_answer_that_no_frame_holds_says_so() -> None:
             await client.keep(*specs)
         reply = await client.ask("list", limit=1000)
         assert reply.code == "too_large"
+        assert "with a lower limit" in reply.text
         assert len((await client.ask("list", limit=100)).data) == 100
 
     perform(play)
@@ -195,3 +198,57 @@ def test_a_question_that_meets_damage_is_answered_and_ends_the_coordinator() -> 
 
     with pytest.raises(StoreCorruptError):
         perform(play)
+
+
+def test_a_story_that_no_frame_holds_begins_and_ends_as_it_was() -> None:
+    async def play(stage: Stage) -> None:
+        client = await stage.client()
+        await client.keep(spec := stage.spec(queue="none"))
+        turn = await stage.store.inner.last_turn()
+        told = [
+            Event(spec.id, stage.clock.ms + number, "noted", 0, "", f"{number} " + "x" * 8000)
+            for number in range(100)
+        ]
+        await stage.store.inner.commit(Changes(turn=turn, events=told))
+        reply = await client.ask("story", task=id_text(spec.id))
+        assert reply.code == ""
+        lines = reply.data
+        assert [line["what"] for line in lines[:3]] == ["submitted", "left out", "noted"]
+        shown = len(lines) - 2
+        assert 20 < shown < 100
+        assert lines[1]["detail"].startswith(f"{100 - shown} lines from here on")
+        assert [line["detail"].split()[0] for line in lines[2:]] == [
+            str(number) for number in range(100 - shown, 100)
+        ]
+
+    perform(play)
+
+
+def test_what_a_story_tells_is_bounded_in_bytes() -> None:
+    async def play(stage: Stage) -> None:
+        client, worker = await stage.client(), await stage.worker()
+        await client.keep(spec := stage.spec())
+        order = await worker.assigned()
+        failure = Failure(("E",), message="\N{EURO SIGN}" * 10_000)
+        await worker.say(Ended(order.task, order.token, OutcomeKind.RAISED, None, failure))
+        await stage.quiet()
+        (event,) = await stage.events(spec.id)
+        assert event.detail.startswith("E: \N{EURO SIGN}")
+        size = len(event.detail.encode())
+        assert ERROR_TEXT_BYTES_MAX - 3 < size <= ERROR_TEXT_BYTES_MAX
+
+    perform(play)
+
+
+def test_what_does_not_come_in_parts_does_not_pretend_to() -> None:
+    async def play(stage: Stage) -> None:
+        tags = tuple(f"{number:0500}" for number in range(500))
+        worker = await stage.worker(tags=tags)
+        other = await stage.worker("other", tags=tags)
+        client = await stage.client()
+        reply = await client.ask("workers")
+        assert reply.code == "too_large"
+        assert "limit" not in reply.text
+        assert (worker.epoch, other.epoch) == (1, 1)
+
+    perform(play)

@@ -73,7 +73,7 @@ class Questions:
             )
         try:
             _check_names(ask)
-            return _fitting(Reply(ask.ref, await answerer(ask.parameters)))
+            return _fitting(ask, Reply(ask.ref, await answerer(ask.parameters)))
         except UnknownTaskError as error:
             return Reply(ask.ref, None, "unknown_task", str(error))
         except (InvalidInputError, ValueError, TypeError) as error:
@@ -143,7 +143,8 @@ class Questions:
         events = await self._reader.events(task.spec.id)
         attempts = await self._reader.attempts(task.spec.id)
         workers = {task.life.worker, *(e.worker for e in events), *(a.worker for a in attempts)}
-        return telling.story(task, events, attempts, self._names(workers))
+        lines = telling.story(task, events, attempts, self._names(workers))
+        return telling.abridged(lines, FRAME_BYTES_MAX - 2 * _FRAME_BYTES)
 
     async def _why(self, parameters: dict[str, Any]) -> Any:
         task = await self.find(_text(parameters, "task"))
@@ -206,12 +207,14 @@ def _text(parameters: dict[str, Any], name: str, default: str | None = None) -> 
     return value
 
 
-def _fitting(reply: Reply) -> Reply:
+def _fitting(ask: Ask, reply: Reply) -> Reply:
     """Return the reply, or what to do about it where no frame holds it."""
     size = size_of(reply)
     if size <= FRAME_BYTES_MAX - _FRAME_BYTES:
         return reply
-    text = f"the answer has {size} bytes, over {FRAME_BYTES_MAX}: ask for less, with a lower limit"
+    limited = "limit" in _TAKES[ask.question]
+    mend = "ask for less, with a lower limit" if limited else "it does not come in parts"
+    text = f"the answer has {size} bytes, over {FRAME_BYTES_MAX}: {mend}"
     return Reply(reply.ref, None, "too_large", text)
 
 

@@ -16,6 +16,9 @@ from holdfast.model.ids import id_text
 from holdfast.model.task import TERMINAL_MIN, Lease, Life, Phase, State, Task
 from holdfast.ports import Attempt, Event
 
+_LINE_BYTES = 256
+"""What the line takes that says how many are left out, from above."""
+
 
 def status(task: Task, names: dict[str, str]) -> dict[str, Any]:
     """Return what `holdfast status` shows of a task; times are milliseconds since the epoch."""
@@ -69,6 +72,23 @@ def story(
         worker = names.get(life.worker, life.worker)
         lines.append(_line(life.ended_ms, word, life.fence, worker, detail))
     return sorted(lines, key=lambda line: (line["at_ms"], line["run"]))
+
+
+def abridged(lines: list[dict[str, Any]], bytes_max: int) -> list[dict[str, Any]]:
+    """Return a story that encodes to at most so many bytes: its first line and its newest ones.
+
+    A line between them says how many are left out, where any are.
+    """
+    sizes = [len(msgspec.msgpack.encode(line)) for line in lines]
+    if sum(sizes) <= bytes_max:
+        return lines
+    room = bytes_max - sizes[0] - _LINE_BYTES
+    kept = len(lines)
+    while kept > 1 and sizes[kept - 1] <= room:
+        kept -= 1
+        room -= sizes[kept]
+    text = f"{kept - 1} lines from here on: one answer does not hold the whole story"
+    return [lines[0], _line(lines[1]["at_ms"], "left out", 0, "", text), *lines[kept:]]
 
 
 def _newest(life: Life, names: dict[str, str]) -> list[dict[str, Any]]:

@@ -218,7 +218,7 @@ class Turn:
                 kind=kind,
                 fence=life.fence,
                 worker=life.worker,
-                detail=detail[:ERROR_TEXT_BYTES_MAX],
+                detail=detail and _bounded(detail),
             )
         )
 
@@ -327,3 +327,8 @@ class Turn:
 def _unclaim(session: WorkerSession, token: Token) -> None:
     session.offer.drop(token)
     session.offer.given -= 1
+
+
+def _bounded(detail: str) -> str:
+    """Return the head of a text that encodes to at most so many bytes."""
+    return detail.encode(errors="replace")[:ERROR_TEXT_BYTES_MAX].decode(errors="ignore")
