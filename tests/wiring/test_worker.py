@@ -73,22 +73,35 @@ def test_it_leaves_a_folder_that_was_deleted(
     assert asyncio.run(leaves(Agent(occupied=True), tmp_path / "gone", 5.0))
 
 
-def test_a_worker_that_has_nothing_to_run_tasks_with_says_so_in_its_exit_code(
-    tmp_path: Path,
-) -> None:
-    """For a service manager: it has to start it again, which an exit code of 0 does not tell."""
+def ended_without_an_engine(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a worker that has nothing to run tasks with, to its end."""
     # The interpreter of guard and nursery is that of the worker, which here is none.
     program = "import sys; sys.executable = '/bin/false'; from holdfast.cli import main; main()"
-    words = ["worker", "--url", f"unix:{tmp_path}/nobody.sock", "--home", str(tmp_path / "home")]
-    done = subprocess.run(
+    words = ["worker", "--url", f"unix:{folder}/nobody.sock", "--home", str(folder / "home")]
+    return subprocess.run(
         [sys.executable, "-c", program, *words],
         capture_output=True,
         text=True,
         check=False,
         timeout=30,
     )
+
+
+def test_a_worker_that_has_nothing_to_run_tasks_with_says_so_in_its_exit_code(
+    tmp_path: Path,
+) -> None:
+    """For a service manager: it has to start it again, which an exit code of 0 does not tell."""
+    done = ended_without_an_engine(tmp_path)
     assert done.returncode == Exit.ENGINE_LOST
     assert "holdfast: the processes that run tasks ended again and again" in done.stderr
+
+
+def test_a_worker_that_starts_clears_its_shelf(tmp_path: Path) -> None:
+    shelf = tmp_path / "home" / "shelf"
+    shelf.mkdir(parents=True)
+    (shelf / "result-of-a-killed-life.making").write_bytes(b"half")
+    ended_without_an_engine(tmp_path)
+    assert list(shelf.iterdir()) == []
 
 
 def test_it_says_once_that_it_waits(caplog: pytest.LogCaptureFixture) -> None:

@@ -8,6 +8,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from holdfast.errors import StoreFullError, StoreVersionError
 from holdfast.model.outcome import Encoding, OutcomeKind, Payload
@@ -54,22 +55,99 @@ def test_a_tail_torn_anywhere_loses_only_the_torn_record(tmp_path: Path) -> None
         assert loaded(path) == [1, 3]
 
 
-def test_a_record_with_flipped_bits_is_not_believed(tmp_path: Path) -> None:
+SIZES = (0, 30, 0, 41, 7)
+"""Of the inline results of some records: no two that follow each other are of one length."""
+
+
+def written(path: Path) -> tuple[bytes, list[int]]:
+    """Write a spool of several records; return its bytes, and where each record ends."""
+    spool = FileSpool(path)
+    ends = []
+    for number, size in enumerate(SIZES):
+        result = Payload(Encoding.PICKLE, b"\x01\xc4\x10" * size)
+        asyncio.run(spool.save([replace(ended(number), result=result if size else None)]))
+        ends.append(path.stat().st_size)
+    return path.read_bytes(), ends
+
+
+@pytest.mark.parametrize("bits", [0x01, 0x40, 0xFF])
+def test_a_byte_flipped_anywhere_costs_its_own_record_only(tmp_path: Path, bits: int) -> None:
     path = tmp_path / "spool"
-    save(FileSpool(path), 1, 2)
-    data = bytearray(path.read_bytes())
-    data[-3] ^= 1
-    path.write_bytes(data)
-    assert loaded(path) == [1]
+    data, ends = written(path)
+    for at in range(len(room._MAGIC), len(data)):
+        flipped = bytearray(data)
+        flipped[at] ^= bits
+        path.write_bytes(flipped)
+        hit = next(number for number, end in enumerate(ends) if at < end)
+        good = [number for number in range(len(SIZES)) if number != hit]
+        spool = FileSpool(path)
+        assert [number_of(each.token) for each in spool.load()] == good, at
+        spool._append(room._record(ended(9)))
+        assert loaded(path) == [*good, 9], at
 
 
-def test_a_record_that_is_no_outcome_is_not_believed(tmp_path: Path) -> None:
+def test_a_flipped_byte_of_the_magic_leaves_the_file_to_people(tmp_path: Path) -> None:
+    path = tmp_path / "spool"
+    data, _ = written(path)
+    for at in range(len(room._MAGIC)):
+        flipped = bytearray(data)
+        flipped[at] ^= 1
+        path.write_bytes(flipped)
+        with pytest.raises(StoreVersionError):
+            FileSpool(path).load()
+        assert path.read_bytes() == flipped
+
+
+def test_a_file_cut_anywhere_keeps_what_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "spool"
+    data, ends = written(path)
+    for cut in range(len(data)):
+        path.write_bytes(data[:cut])
+        whole = [number for number, end in enumerate(ends) if end <= cut]
+        spool = FileSpool(path)
+        assert [number_of(each.token) for each in spool.load()] == whole, cut
+        spool._append(room._record(ended(9)))
+        assert loaded(path) == [*whole, 9], cut
+
+
+@pytest.mark.parametrize("filling", [b"\x00", b"\xff", b"\x01\xc4\x10"])
+def test_a_hole_costs_what_it_hit(tmp_path: Path, filling: bytes) -> None:
+    path = tmp_path / "spool"
+    data, ends = written(path)
+    size = ends[2] - ends[0] - 10
+    hole = (filling * size)[:size]
+    path.write_bytes(data[: ends[0] + 5] + hole + data[ends[0] + 5 + size :])
+    assert loaded(path) == [0, 3, 4]
+
+
+def test_what_is_skipped_and_what_is_cut_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "spool"
+    data, ends = written(path)
+    flipped = bytearray(data)
+    flipped[ends[1] - 1] ^= 1
+    path.write_bytes(bytes(flipped) + b"torn")
+    assert loaded(path) == [0, 2, 3, 4]
+    told = [(record.levelname, record.getMessage()) for record in caplog.records]
+    lost = ends[1] - ends[0]
+    assert told == [
+        ("ERROR", f"{lost} bytes of the spool do not verify: skipped, what they said is lost"),
+        ("WARNING", "the spool's last 4 bytes are torn; cut off"),
+    ]
+
+
+def test_a_record_that_is_no_outcome_is_passed_over_and_stays(tmp_path: Path) -> None:
     path = tmp_path / "spool"
     save(FileSpool(path), 1)
     body = b"\xc1"
-    head = room._HEAD.pack(len(body), room.zlib.crc32(body))
-    path.write_bytes(path.read_bytes() + head + body)
-    assert loaded(path) == [1]
+    strange = room._HEAD.pack(len(body), room.zlib.crc32(body)) + body
+    path.write_bytes(path.read_bytes() + strange)
+    spool = FileSpool(path)
+    assert [number_of(each.token) for each in spool.load()] == [1]
+    save(spool, 2)
+    assert loaded(path) == [1, 2]
+    assert strange in path.read_bytes()
 
 
 def test_a_file_cut_within_its_magic_is_begun_anew(tmp_path: Path) -> None:
@@ -185,3 +263,40 @@ def test_a_large_result_moves_to_the_shelf(tmp_path: Path) -> None:
     assert not result.exists()
     assert Path(shelf.path_of(digest)).stat().st_size == 2_500_000
     assert FileShelf(tmp_path / "shelf").path_of(b"other") == ""
+
+
+def shelved(shelf: FileShelf, folder: Path, content: bytes) -> Payload:
+    (folder / "result").write_bytes(content)
+    return asyncio.run(shelf.keep(str(folder / "result"), Encoding.PICKLE))
+
+
+def test_what_no_outcome_names_leaves_the_shelf_at_the_start(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    shelf = FileShelf(home / "shelf")
+    named, unnamed = shelved(shelf, tmp_path, b"named"), shelved(shelf, tmp_path, b"unnamed")
+    asyncio.run(FileSpool(home / "spool", shelf).save([replace(ended(1), result=named)]))
+    (home / "shelf" / "result.making").write_bytes(b"half")
+    (home / "spool.making").write_bytes(b"half")
+    (home / "shelf" / "not ours").mkdir()
+    FileSpool(home / "spool", shelf).load()
+    left = sorted(file.name for file in (home / "shelf").iterdir())
+    assert left == [named.digest.hex(), "not ours"]
+    assert shelf.path_of(unnamed.digest) == ""
+    assert not (home / "spool.making").exists()
+
+
+def test_a_shelf_without_a_spool_is_emptied_at_the_start(tmp_path: Path) -> None:
+    shelf = FileShelf(tmp_path / "shelf")
+    shelved(shelf, tmp_path, b"unnamed")
+    assert FileSpool(tmp_path / "spool", shelf).load() == []
+    assert list((tmp_path / "shelf").iterdir()) == []
+
+
+def test_a_spool_of_another_kind_costs_nothing_on_the_shelf(tmp_path: Path) -> None:
+    shelf = FileShelf(tmp_path / "shelf")
+    result = shelved(shelf, tmp_path, b"perhaps named")
+    (tmp_path / "spool").write_bytes(b"holdfast spool 9\nwhatever")
+    with pytest.raises(StoreVersionError):
+        FileSpool(tmp_path / "spool", shelf).load()
+    assert shelf.path_of(result.digest)

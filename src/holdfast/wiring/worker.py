@@ -135,12 +135,13 @@ def _world(
     from holdfast.worker.printing import Printer
     from holdfast.worker.spool import FileShelf, FileSpool
 
+    shelf = FileShelf(home.path / "shelf")
     return World(
         dialers=dialers,
         engine=engine,
         guard=engine.guard,
-        spool=FileSpool(home.path / "spool"),
-        shelf=FileShelf(home.path / "shelf"),
+        spool=FileSpool(home.path / "spool", shelf),
+        shelf=shelf,
         transfers=HttpBlobs(addresses),
         home=home,
         clock=SystemClock(),

@@ -1,12 +1,14 @@
 """Outcomes and large results on the worker's disk, for its next incarnation to deliver.
 
-The spool is one file that only grows: a magic, then records of (length, CRC-32, MessagePack). A
-torn tail is what a crash leaves; reading ends there and the tail is cut off before the next
-append. Answered outcomes are forgotten in memory; the file is emptied when all are answered, and
-written anew when most of it is answered. A crash in between only means that an outcome is
-delivered twice, which is harmless: it is idempotent by its token.
+The spool is one file that only grows: a magic, then records of (length, CRC-32, MessagePack). What
+does not verify is skipped, up to the next record that does: a bad spot costs what it hit, and
+nothing behind it. Only what follows the last good record, the torn tail that a crash leaves, is cut
+off before the next append. Answered outcomes are forgotten in memory; the file is emptied when all
+are answered, and written anew when most of it is answered. A crash in between only means that an
+outcome is delivered twice, which is harmless: it is idempotent by its token.
 
-The shelf is a directory of large results, each under its SHA-256.
+The shelf is a directory of large results, each under its SHA-256. What the spool does not name when
+it is loaded is removed from there: nobody will ever ask for it.
 """
 
 from __future__ import annotations
@@ -36,19 +38,25 @@ COPY_BYTES = 1024 * 1024
 
 _MAGIC = b"holdfast spool 1\n"
 _HEAD = struct.Struct(">II")
+_MARK = b"\x01\xc4\x10"
+"""What follows the first byte of each encoded outcome: its tag, and the head of its task's id."""
 _LOG = logger("worker.spool")
 
 
 class FileSpool:
-    """`ports.Spool` over one file. Disk work runs off the event loop, one call at a time."""
+    """`ports.Spool` over one file. Disk work runs off the event loop, one call at a time.
 
-    __slots__ = ("_end", "_live", "_named", "_path", "_turn")
+    `shelf` has the large results that its outcomes name.
+    """
 
-    def __init__(self, path: Path) -> None:
+    __slots__ = ("_end", "_live", "_named", "_path", "_shelf", "_turn")
+
+    def __init__(self, path: Path, shelf: FileShelf | None = None) -> None:
         self._path = path
+        self._shelf = shelf
         self._live: dict[Token, Ended] = {}
         self._end = 0
-        """Where the last record that verifies ends; 0 before the file is made."""
+        """Where the last good record ends; 0 before the file is made."""
         self._named = False
         """Whether the file's name is known to be durable, too."""
         self._turn = asyncio.Lock()
@@ -56,18 +64,23 @@ class FileSpool:
     def load(self) -> list[Ended]:
         """Return what is spooled and verifies, oldest first; the newest record of a token counts.
 
-        Raises OSError where the file cannot be read, StoreVersionError where it is not ours.
+        What a former life has left besides, and on the shelf, is removed. Raises OSError where the
+        file cannot be read, StoreVersionError where it is not ours.
         """
         try:
             data = self._path.read_bytes()
         except FileNotFoundError:
-            return []
+            data = b""
         if not _MAGIC.startswith(data[: len(_MAGIC)]):
             raise StoreVersionError(f"{self._path} is not a spool that this release can read")
         records, self._end = _records(data)
         if self._end < len(data):
             _LOG.warning("the spool's last %d bytes are torn; cut off", len(data) - self._end)
         self._live = {ended.token: ended for ended in records}
+        self._making.unlink(missing_ok=True)
+        if self._shelf is not None:
+            results = (ended.result for ended in self._live.values())
+            self._shelf.keep_only([result.digest for result in results if result is not None])
         return list(self._live.values())
 
     async def save(self, outcomes: Sequence[Ended]) -> None:
@@ -118,7 +131,7 @@ class FileSpool:
         self._end = 0
 
     def _rewrite(self, data: bytes) -> None:
-        making = self._path.with_name(f"{self._path.name}.making")
+        making = self._making
         handle = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             _write_all(handle, _MAGIC + data, offset=0)
@@ -132,6 +145,10 @@ class FileSpool:
         self._end = len(_MAGIC) + len(data)
         self._named = False
         self._name()
+
+    @property
+    def _making(self) -> Path:
+        return self._path.with_name(f"{self._path.name}.making")
 
     def _name(self) -> None:
         fsync_directory(self._path.parent)
@@ -156,6 +173,19 @@ class FileShelf:
         """Return where a result rests, "" where it does not."""
         path = self._directory / digest.hex()
         return str(path) if path.is_file() else ""
+
+    def keep_only(self, digests: Iterable[bytes]) -> None:
+        """Remove what rests here under any other name: halves, and what nobody names.
+
+        Only before anything is kept: an outcome is spooled after its result.
+        """
+        named = {digest.hex() for digest in digests}
+        for left_behind in self._directory.iterdir():
+            if left_behind.name not in named:
+                try:
+                    left_behind.unlink()
+                except OSError as error:
+                    _LOG.warning("what nobody needs cannot be removed: %s", error)
 
     def _keep(self, path: Path, encoding: Encoding) -> Payload:
         digest = hashlib.sha256()
@@ -184,23 +214,55 @@ def _record(ended: Ended) -> bytes:
 
 
 def _records(data: bytes) -> tuple[list[Ended], int]:
-    """Return the records that verify, and where the last of them ends."""
+    """Return the outcomes of the good records, and where the last of these ends.
+
+    What is skipped between them is said.
+    """
     if not data.startswith(_MAGIC):
         return [], 0
     decoder = msgspec.msgpack.Decoder(Ended)
+    view = memoryview(data)
     found: list[Ended] = []
-    at = len(_MAGIC)
-    while at + _HEAD.size <= len(data):
-        length, checksum = _HEAD.unpack_from(data, at)
-        body = data[at + _HEAD.size : at + _HEAD.size + length]
-        if length > RECORD_BYTES_MAX or len(body) < length or zlib.crc32(body) != checksum:
-            break
+    end = len(_MAGIC)
+    while (at := _next_good(data, end)) >= 0:
+        if at > end:
+            _LOG.error(
+                "%d bytes of the spool do not verify: skipped, what they said is lost", at - end
+            )
+        size = _body_bytes(data, at)
+        body = view[at + _HEAD.size : at + _HEAD.size + size]
+        end = at + _HEAD.size + size
         try:
             found.append(decoder.decode(body))
-        except msgspec.MsgspecError:
-            break
-        at += _HEAD.size + length
-    return found, at
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            _LOG.error("a record of the spool is no outcome to this release: skipped: %s", error)
+    return found, end
+
+
+def _next_good(data: bytes, at: int) -> int:
+    """Return where the next record begins that verifies, -1 where none does.
+
+    Behind one that does not, its length is not believed: each outcome can be found by its mark.
+    """
+    if _body_bytes(data, at):
+        return at
+    before = _HEAD.size + 1
+    mark = at + before
+    while (mark := data.find(_MARK, mark + 1)) >= 0:
+        if _body_bytes(data, mark - before):
+            return mark - before
+    return -1
+
+
+def _body_bytes(data: bytes, at: int) -> int:
+    """Return the length of the body of the good record that begins here, 0 where none does."""
+    if at + _HEAD.size > len(data):
+        return 0
+    length, checksum = _HEAD.unpack_from(data, at)
+    body = memoryview(data)[at + _HEAD.size : at + _HEAD.size + length]
+    if length > RECORD_BYTES_MAX or len(body) < length or zlib.crc32(body) != checksum:
+        return 0
+    return int(length)
 
 
 def _write_all(handle: int, data: bytes, *, offset: int) -> None:
