@@ -41,6 +41,8 @@ class Rig:
 
     async def __aexit__(self, *_: object) -> None:
         await self.engine.close()
+        self.engine.guard.hang_up()
+        await self.engine.guard.gone()
 
     def attempt_ended(self, lane: int, ended: Ended, result_path: str) -> None:
         assert ended.token not in self.ended, "an attempt ended twice"

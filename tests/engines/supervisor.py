@@ -1,13 +1,16 @@
 """A worker's supervisor in small, as a program of its own that a test can kill.
 
 Arguments: a folder, and the URL of the coordinator. It starts a family of processes in a task,
-tells the guard of three tokens, writes the pids of all into `pids`, and waits.
+tells the guard of three tokens, writes the pids of all into `pids`, and waits. At SIGUSR2 it leaves
+in good order: it closes its engine, writes `closed`, tells the guard what it has spooled since, and
+waits for its end.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -32,7 +35,13 @@ async def supervise(folder: Path, url: str) -> None:
         nursery = parent_of(parent_of(child))
         pids = f"{child} {nursery} {guard.pid} {family.read_text(encoding='utf-8')}"
         (folder / "pids.part").write_text(pids, encoding="utf-8")
+        asked = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, asked.set)
         os.rename(folder / "pids.part", folder / "pids")
+        await asked.wait()
+        await rig.engine.close()
+        guard.spooled([STARTED])
+        (folder / "closed").touch()
         await asyncio.Event().wait()
 
 

@@ -336,6 +336,9 @@ def test_an_engine_can_be_closed_while_it_falls(tmp_path: Path) -> None:
         assert not rig.engine.hand(0, rig.order("nothing"))
         os.kill(guard, signal.SIGCONT)
         await rig.engine.close()
+        assert not is_alive(child)
+        rig.engine.guard.hang_up()
+        await rig.engine.guard.gone()
         assert not is_alive(guard)
         assert not rig.falls
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.engines import guard, guarding
+from holdfast.engines import guard, guarding, tree
 from holdfast.engines.ending import descendants
 from holdfast.engines.guard import Ledger, post
 from tests.conftest import Eventually
@@ -62,8 +62,11 @@ def test_the_ledger_reads_records_in_any_pieces(piece: int) -> None:
         "spooled": [SPOOLED.hex()],
     }
     assert not ledger.orderly
+    assert not ledger.settled
     ledger.feed(record(guard.FAREWELL, b""))
     assert ledger.orderly
+    ledger.feed(record(guard.DONE, STARTED + SPOOLED))
+    assert ledger.settled
 
 
 def test_without_a_session_there_is_nobody_to_tell() -> None:
@@ -209,14 +212,19 @@ def test_where_supervisor_and_guard_are_killed_together_nothing_is_left_either(
         eventually("nothing is left", lambda: not any(map(is_alive, below)), within_seconds=5)
 
 
-def test_an_orderly_end_is_not_told(tmp_path: Path) -> None:
+def test_an_orderly_end_that_leaves_nothing_is_not_told(tmp_path: Path) -> None:
     coordinator = Coordinator([])
 
     async def scene(url: str) -> int:
         async with Rig(tmp_path) as rig:
             rig.engine.guard.session(url=url, identity="w", incarnation=1, last_word="x")
+            rig.engine.guard.started([STARTED, DONE])
+            rig.engine.guard.spooled([DONE])
             await rig.run("nothing")
             pid = rig.engine.guard.pid
+            await rig.engine.close()
+            # The last answers come when all children have ended.
+            rig.engine.guard.done([STARTED, DONE])
         assert not is_alive(pid)
         assert rig.guard_deaths == 0
         return pid
@@ -224,6 +232,62 @@ def test_an_orderly_end_is_not_told(tmp_path: Path) -> None:
     with serving(coordinator) as url:
         asyncio.run(scene(url))
     assert not coordinator.told.is_set()
+
+
+def test_what_an_orderly_end_leaves_in_the_spool_is_told_at_the_end_of_the_process(
+    tmp_path: Path, eventually: Eventually
+) -> None:
+    coordinator = Coordinator([])
+    with serving(coordinator) as url, supervisor(tmp_path, url) as process:
+        eventually("all is up", (tmp_path / "pids").exists)
+        pids = [int(pid) for pid in (tmp_path / "pids").read_text(encoding="utf-8").split()]
+        child, nursery, guardian, *family = pids
+        process.send_signal(signal.SIGUSR2)
+        eventually("it has left", (tmp_path / "closed").exists)
+        assert not any(map(is_alive, (child, nursery, *family)))
+        assert is_alive(guardian)
+        assert not coordinator.told.is_set()
+        process.kill()
+        assert coordinator.told.wait(10)
+    ((_, told),) = coordinator.reports
+    assert told["started"] == [STARTED.hex(), SPOOLED.hex()]
+    assert told["spooled"] == [SPOOLED.hex(), STARTED.hex()]
+
+
+def test_an_end_without_a_farewell_is_told_at_once_whatever_is_left(tmp_path: Path) -> None:
+    coordinator = Coordinator([])
+
+    async def scene(url: str) -> None:
+        async with Rig(tmp_path) as rig:
+            rig.engine.guard.session(url=url, identity="w", incarnation=1, last_word="x")
+            child = await rig.value("pid")
+            rig.engine.guard.hang_up()
+            await rig.engine.close()
+            assert not is_alive(child)
+            assert not rig.falls
+            assert await asyncio.to_thread(coordinator.told.wait, 10)
+
+    with serving(coordinator) as url:
+        asyncio.run(scene(url))
+    ((_, told),) = coordinator.reports
+    assert (told["started"], told["spooled"]) == ([], [])
+
+
+def test_a_guard_outlives_its_closing_for_as_long_as_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tree, "CLOSE_SECONDS", 0.05)
+
+    async def scene() -> None:
+        async with Rig(tmp_path) as rig:
+            await rig.run("nothing")
+            await rig.engine.close()
+            # Longer than what is allowed for ending children.
+            await asyncio.sleep(0.1)
+            assert rig.engine.guard.lives
+        assert not rig.engine.guard.lives
+
+    asyncio.run(scene())
 
 
 def test_a_guard_that_stands_still_does_not_hold_the_supervisor(

@@ -34,6 +34,13 @@ def seen(number: int, witness: str, seconds: float = 0.0) -> int:
     return number
 
 
+def large(size: int, witness: str) -> bytes:
+    """Run under the eyes of the witness, and return so many bytes."""
+    attempt = current()
+    with Witness(witness).running(attempt.task_id, attempt.fence):
+        return b"x" * size
+
+
 def hold(number: int, witness: str, until: str, seconds_max: float = 30.0) -> int:
     """Run under the eyes of the witness until a file appears."""
     attempt = current()

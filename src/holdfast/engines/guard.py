@@ -3,8 +3,11 @@
 A program of its own in an isolated interpreter, without site-packages: beside `kernel` and `ending`
 it imports the standard library only, and of that as little as it can. It is the subreaper of
 everything below it, so that *it has no children left* proves that nothing of the worker runs any
-more. It reports nothing before that is so (or can be waited for no longer), nor after an orderly
-farewell.
+more. It reports nothing before that is so (or can be waited for no longer).
+
+A farewell asks it to end all that is below it. It says that this is done by closing a pipe, and
+hears the supervisor out: what is answered then, and what goes to the spool. At the supervisor's end
+it reports what is left of that, and is silent where nothing is.
 
 The pipe from the supervisor carries records: one byte of kind, four of length (little endian),
 then tokens of 16 bytes each, or JSON.
@@ -79,6 +82,11 @@ class Ledger:
                     self.started.pop(token, None)
                     self.spooled.pop(token, None)
 
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left of which the coordinator had to hear."""
+        return not self.started and not self.spooled
+
     def report(self) -> tuple[str, bytes]:
         """Return the URL and the body of the report; ("", b"") where there was no session."""
         import json
@@ -95,22 +103,26 @@ class Ledger:
 def main(arguments: list[str]) -> int:
     """Guard one supervisor; returns the exit status.
 
-    `arguments`: the descriptor of the pipe, that of the nursery, then the command line of the
-    nursery, to which our pid is added.
+    `arguments`: the descriptor of the pipe, that which is closed when nothing is left below us,
+    that of the nursery, then the command line of the nursery, to which our pid is added.
     """
-    pipe, inherited = map(int, arguments[:2])
+    pipe, cleared, inherited = map(int, arguments[:3])
     os.set_inheritable(pipe, False)
+    os.set_inheritable(cleared, False)
     _outlive()
-    nursery = _start(arguments[2:])
+    nursery = _start(arguments[3:])
     # The supervisor hears the end of the nursery there, and is not to hear us instead.
     os.close(inherited)
     ledger = Ledger()
     told = _listen(pipe, nursery, ledger)
     _kill_all()
-    if ledger.orderly:
-        return 0
+    os.close(cleared)
     if not told:
         return NURSERY_LOST_EXIT
+    if ledger.orderly:
+        _hear_out(pipe, ledger)
+        if ledger.settled:
+            return 0
     _step_aside()
     url, body = ledger.report()
     return 0 if not url or _report(url, body) else 1
@@ -164,7 +176,13 @@ def _listen(pipe: int, nursery: int, ledger: Ledger) -> bool:
         if not data:
             return True
         ledger.feed(data)
-    return False
+    return ledger.orderly
+
+
+def _hear_out(pipe: int, ledger: Ledger) -> None:
+    """Read the pipe until the supervisor is gone."""
+    while data := os.read(pipe, _READ_BYTES):
+        ledger.feed(data)
 
 
 def _reap(nursery: int) -> bool:

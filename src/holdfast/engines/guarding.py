@@ -3,6 +3,10 @@
 Satisfies `ports.Guard`. A word to the guard is in its pipe when the call returns; a guard that does
 not read for `STALL_SECONDS` is ended, and its death is told like any other. What a guard has to
 know is kept here too, so that the next one, started in its place, knows it from its first moment.
+
+A guard outlives its closing: it hears what is answered and what is spooled afterwards, and tells of
+what is left at the end of this process. Where our end is not an orderly one, `hang_up` before
+`close` spares the farewell: the guard takes us for dead at once, and tells in any case.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from holdfast.observe import logger
 
 STALL_SECONDS: Final = 2.0
 CLOSE_SECONDS: Final = 12.0
-"""How long an orderly end may take; the guard bounds its killing at 10 s."""
+"""How long it may take to end all that is below a guard; the guard bounds its killing at 10 s."""
 PIPE_BYTES: Final = 1 << 20
 
 _BOOT = (
@@ -44,6 +48,9 @@ class GuardProcess:
         self._pipe = -1
         self._pidfd = -1
         self._gone: asyncio.Event | None = None
+        self._watch = -1
+        """The end of a pipe that the guard closes when nothing is left below it."""
+        self._cleared: asyncio.Event | None = None
         self._started: dict[Token, None] = {}
         self._spooled: dict[Token, None] = {}
         self._session = b""
@@ -53,31 +60,45 @@ class GuardProcess:
         """The process id, 0 where there is none."""
         return self._process.pid if self._process else 0
 
+    @property
+    def lives(self) -> bool:
+        """Whether there is a guard: what is below us is its to end."""
+        return self._pidfd >= 0
+
     def start(self, nursery: Sequence[str], *, inherit: int) -> None:
         """Start a guard, which starts the nursery; `inherit` is a descriptor for the latter.
 
         It is told at once what the one before it knew.
         """
-        read, self._pipe = os.pipe2(os.O_CLOEXEC)
-        fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-        os.set_blocking(self._pipe, False)
         root = str(Path(__file__).parents[2])
+        theirs: list[int] = []
         try:
+            read, self._pipe = os.pipe2(os.O_CLOEXEC)
+            theirs.append(read)
+            self._watch, cleared = os.pipe2(os.O_CLOEXEC)
+            theirs.append(cleared)
+            fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+            os.set_blocking(self._pipe, False)
+            ends = (*theirs, inherit)
             self._process = subprocess.Popen(
-                [self._python, "-I", "-S", "-c", _BOOT, root, str(read), str(inherit), *nursery],
-                pass_fds=(read, inherit),
+                [self._python, "-I", "-S", "-c", _BOOT, root, *map(str, ends), *nursery],
+                pass_fds=ends,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,
             )
+            self._pidfd = os.pidfd_open(self._process.pid)
         except OSError:
+            # A guard that was started ends with its pipe.
             self._release()
             raise
         finally:
-            os.close(read)
-        self._pidfd = os.pidfd_open(self._process.pid)
-        self._gone = asyncio.Event()
-        asyncio.get_running_loop().add_reader(self._pidfd, self._ended)
+            for descriptor in theirs:
+                os.close(descriptor)
+        self._gone, self._cleared = asyncio.Event(), asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._pidfd, self._ended)
+        loop.add_reader(self._watch, self._clear)
         if self._session:
             self._write(guard.SESSION, self._session)
         self._tell(guard.STARTED, list(self._started))
@@ -114,18 +135,35 @@ class GuardProcess:
         self._write(guard.SESSION, self._session)
 
     async def close(self) -> None:
-        """Say farewell, and wait until the guard has ended all that is below it."""
-        if self._process is None or self._gone is None:
+        """Say farewell, and wait until the guard has ended all that is below it.
+
+        What is answered or spooled from now on is still to be told. A second call does nothing.
+        """
+        if self._cleared is None or self._gone is None:
             return
         self._died = _nothing
         self._write(guard.FAREWELL, b"")
         try:
-            await asyncio.wait_for(self._gone.wait(), CLOSE_SECONDS)
+            await asyncio.wait_for(self._cleared.wait(), CLOSE_SECONDS)
         except TimeoutError:
-            _LOG.error("the guard did not end in %s s and is killed", CLOSE_SECONDS)
-            self._kill()
+            _LOG.error("the guard did not end all in %s s and is killed", CLOSE_SECONDS)
+            self.kill()
             await self._gone.wait()
-        self._release()
+
+    def hang_up(self) -> None:
+        """Let the guard take us for dead: it ends all that is below it, tells, and is gone.
+
+        Only where all is about to be closed, or is; nothing more reaches it.
+        """
+        self._died = _nothing
+        if self._pipe >= 0:
+            os.close(self._pipe)
+            self._pipe = -1
+
+    async def gone(self) -> None:
+        """Wait until the guard has ended, where there is one; it does so only after our end."""
+        if self._gone is not None:
+            await self._gone.wait()
 
     def kill(self) -> None:
         """SIGKILL the guard; its death is told like any other."""
@@ -163,23 +201,33 @@ class GuardProcess:
     def _kill(self) -> None:
         signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
+    def _clear(self) -> None:
+        """Nothing is left below the guard, or the guard itself is gone."""
+        assert self._cleared is not None
+        asyncio.get_running_loop().remove_reader(self._watch)
+        self._cleared.set()
+
     def _ended(self) -> None:
         assert self._process is not None
         assert self._gone is not None
-        asyncio.get_running_loop().remove_reader(self._pidfd)
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._pidfd)
+        loop.remove_reader(self._watch)
         status = self._process.wait()
+        self._release()
         self._gone.set()
+        if self._cleared is not None:
+            self._cleared.set()
         if self._died is not _nothing:
             which = "nursery" if status == guard.NURSERY_LOST_EXIT else "guard"
             _LOG.error("the %s ended unasked, and all children with it", which)
-            self._release()
         self._died()
 
     def _release(self) -> None:
-        for descriptor in (self._pipe, self._pidfd):
+        for descriptor in (self._pipe, self._pidfd, self._watch):
             if descriptor >= 0:
                 os.close(descriptor)
-        self._pipe = self._pidfd = -1
+        self._pipe = self._pidfd = self._watch = -1
 
 
 def _nothing() -> None:

@@ -87,14 +87,17 @@ class Tree:
         self._nursery.fork(charge, descriptors)
 
     async def close(self) -> None:
-        """End all that is below us. A second call does nothing."""
+        """End all that is below us but the guard, who hears on. A second call does nothing."""
         await self._tasks.cancel()
         self._stop_felling()
         await self.guard.close()
-        await self._clear()
+        if not self.guard.lives:
+            await self._clear()
         if self._nursery is not None:
             self._nursery.close()
             self._nursery = None
+        # The nursery was heard to end: nobody has to end the guard for that.
+        self._stop_felling()
 
     def _child_came(self, forked: Forked, pidfd: int) -> None:
         if forked.pid:
