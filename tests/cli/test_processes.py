@@ -26,7 +26,7 @@ class Ran:
     def coordinate(self, settings: Any, announce: Callable[[list[str]], None]) -> None:
         self.settings, self.announce = settings, announce
 
-    def work(self, settings: Any) -> None:
+    def work(self, settings: Any, streams: None) -> None:
         self.settings = settings
 
 

@@ -263,6 +263,35 @@ def test_megabytes_printed_are_passed_on(tmp_path: Path) -> None:
     play(tmp_path, scene)
 
 
+def test_who_prints_waits_while_nobody_reads_and_others_do_not(tmp_path: Path) -> None:
+    async def scene(rig: Rig) -> None:
+        rig.engine.read_printed(False)
+        token = rig.start("chatter", 30_000)
+        for _ in range(20):
+            assert (await rig.run("nothing", lane=1)).kind is OutcomeKind.SUCCEEDED
+        # A child that is born meanwhile is not read either.
+        rig.start("chatter", 1, lane=2)
+        await rig.until("it has printed", lambda: len(rig.ended) == 21)
+        assert not rig.out[False]
+        assert token not in rig.ended
+        rig.engine.read_printed(True)
+        assert (await rig.outcome(token)).kind is OutcomeKind.SUCCEEDED
+        await rig.until("all is read", lambda: rig.out[False].count(b"\n") == 30_001)
+
+    play(tmp_path, scene)
+
+
+def test_what_was_printed_before_the_end_is_passed_on(tmp_path: Path) -> None:
+    async def scene(rig: Rig) -> None:
+        rig.engine.read_printed(False)
+        await rig.run("chatter", 100)
+        await rig.engine.close()
+        assert rig.out[False].count(b"\n") == 100
+        assert rig.out[True] == b"the end\n"
+
+    play(tmp_path, scene)
+
+
 def test_async_attempts_share_a_child(tmp_path: Path) -> None:
     async def scene(rig: Rig) -> None:
         folder = tmp_path / "met"

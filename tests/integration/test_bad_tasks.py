@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -186,3 +187,40 @@ def test_a_result_that_does_not_serialise(fleet: Fleet) -> None:
 def test_an_exception_that_does_not_serialise_still_tells(fleet: Fleet) -> None:
     with pytest.raises(ValueError, match="with a socket"):
         fleet.client.submit(bodies.in_exception).result(10)
+
+
+def test_a_stream_that_nobody_reads_slows_who_prints_and_nobody_else(
+    start_fleet: StartFleet, seen: Seen
+) -> None:
+    fleet = start_fleet(lease_seconds=2.0)
+    client, home = fleet.client, fleet.cluster.directory / "unread"
+    words = ("worker", "--url", fleet.cluster.url, "--home", str(home), "--path", ROOT)
+    worker = subprocess.Popen(
+        [sys.executable, "-P", "-m", "holdfast", *words, "--slots", "2"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    assert worker.stdout is not None
+    try:
+        printing = client.submit(bodies.prattle, 8)
+        # Longer than a lease: who is silent meanwhile has lost it.
+        assert client.submit(bodies.seen, 1, seen.path, 3.0).result(20) == 1
+        assert not printing.done()
+        pieces = 8 * 512 + 1
+        assert worker.stdout.read(pieces * 1024) == (b"x" * 1023 + b"\n") * pieces
+        assert printing.result(10) == 8
+        stuck = client.submit(bodies.prattle, 8)
+        assert client.submit(bodies.seen, 2, seen.path, 3.0).result(20) == 2
+        for future in (printing, stuck):
+            assert "worker silent" not in [line["what"] for line in client.story(future.id)]
+        # The second one asks it not to wait for what runs.
+        worker.terminate()
+        time.sleep(0.1)
+        worker.terminate()
+        assert worker.wait(10) == 0
+    finally:
+        worker.kill()
+        worker.wait()
+        worker.stdout.close()
+    assert stuck.cancel()

@@ -26,7 +26,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The settings that were run, instead of running them."""
     told: list[Any] = []
     monkeypatch.setattr(coordinator, "coordinate", told.append)
-    monkeypatch.setattr(worker, "work", told.append)
+    monkeypatch.setattr(worker, "work", lambda settings, streams: told.append(settings))
     monkeypatch.setattr(process, "run", lambda main: None)
     monkeypatch.setattr(process, "log_to_stderr", lambda: None)
     return told

@@ -91,5 +91,41 @@ def test_the_web_server_keeps_its_lines_to_itself() -> None:
         server.setLevel(before)
 
 
+CHATTY = """
+import asyncio, logging
+from holdfast.wiring.process import log_to_stderr, run
+
+async def main():
+    log = logging.getLogger("holdfast")
+    for number in range(20_000):
+        log.info("line %d \\udcff", number)
+    print("it goes on", flush=True)
+
+log_to_stderr()
+run(main())
+"""
+
+
+def test_a_log_that_nobody_reads_holds_up_nobody() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", CHATTY], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline() == b"it goes on\n"
+    assert process.wait(10) == 0
+    process.stdout.close()
+    process.stderr.close()
+
+
+def test_what_was_logged_is_written_before_the_end() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CHATTY], capture_output=True, check=True, timeout=10
+    )
+    lines = done.stderr.splitlines()
+    assert len(lines) == 20_000
+    assert lines[-1].endswith(b"INFO holdfast: line 19999 \\udcff")
+
+
 def test_this_boot_has_a_name_that_stays() -> None:
     assert boot_id() == boot_id() != ""

@@ -159,8 +159,8 @@ def worker(
     if as_json:
         home_text = str(settings.state_dir.resolve())
         show_json({"urls": [*urls], "home": home_text, "pid": os.getpid()})
-    wiring.log_to_stderr()
-    wiring.run(wiring.work(settings))
+    streams = wiring.log_to_stderr()
+    wiring.run(wiring.work(settings, streams))
 
 
 def _words(option: str, text: str) -> tuple[str, ...]:

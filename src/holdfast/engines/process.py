@@ -100,6 +100,7 @@ class ProcessEngine:
         self._full: dict[int, None] = {}
         self._code_files: OrderedDict[bytes, str] = OrderedDict()
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
+        self._reads_printed = True
         self._down = True
         self._oom = OomEvidence()
 
@@ -156,12 +157,19 @@ class ProcessEngine:
             life.killed = True
             life.kill()
 
+    def read_printed(self, on: bool) -> None:
+        """Read on what children print, or let them wait at a full pipe until then."""
+        self._reads_printed = on
+        for life in self._by_serial.values():
+            self._watch_printed(life)
+
     async def close(self) -> None:
         """End all children and what they left behind. A second call does nothing."""
         self._down = True
         self._stop_timers()
         await self._tree.close()
         for life in self._by_serial.values():
+            self._print_the_last(life)
             self._unwatch(life)
             life.close()
         self._by_serial.clear()
@@ -176,8 +184,7 @@ class ProcessEngine:
         self._by_serial[life.serial] = life
         loop = asyncio.get_running_loop()
         loop.add_reader(life.outcomes, self._readable, life)
-        loop.add_reader(life.printed, partial(self._print, life, error=False))
-        loop.add_reader(life.errors, partial(self._print, life, error=True))
+        self._watch_printed(life)
         if delay_seconds:
             self._timers[life.serial] = loop.call_later(delay_seconds, self._ask_for, life)
         else:
@@ -239,6 +246,14 @@ class ProcessEngine:
         self._full.pop(lane, None)
         if self._listener is not None:
             self._listener.lane_writable(lane)
+
+    def _watch_printed(self, life: Life) -> None:
+        loop = asyncio.get_running_loop()
+        for descriptor, error in ((life.printed, False), (life.errors, True)):
+            if self._reads_printed:
+                loop.add_reader(descriptor, partial(self._print, life, error=error))
+            else:
+                loop.remove_reader(descriptor)
 
     def _print(self, life: Life, *, error: bool) -> bool:
         """Pass on one read of what was printed; tells whether there may be more."""
@@ -329,6 +344,9 @@ class ProcessEngine:
             assert self._listener is not None
             for report in reports:
                 self._listener.attempt_ended(life.lane, report.ended, report.path)
+        self._print_the_last(life)
+
+    def _print_the_last(self, life: Life) -> None:
         for error in (False, True):
             for _ in range(LAST_READS_MAX):
                 if not self._print(life, error=error):

@@ -61,8 +61,8 @@ def _work(told: bytes) -> None:
     from holdfast.wiring.process import log_to_stderr, run
     from holdfast.wiring.worker import work
 
-    log_to_stderr()
-    run(work(msgspec.json.decode(told, type=WorkerSettings, dec_hook=_path)))
+    streams = log_to_stderr()
+    run(work(msgspec.json.decode(told, type=WorkerSettings, dec_hook=_path), streams))
 
 
 def _path(kind: type, value: Any) -> Any:

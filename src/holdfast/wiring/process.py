@@ -8,9 +8,32 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Final
 
+from holdfast.outlet import Outlet, Streams, standard_streams
+
+FLUSH_SECONDS: Final = 1.0
+"""How long the end of a process waits for a stream that nobody may be reading."""
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+class _OutletHandler(logging.Handler):
+    """Logs into an outlet: a stream that stalls must not hold up who has something to say."""
+
+    def __init__(self, outlet: Outlet) -> None:
+        super().__init__()
+        self._outlet = outlet
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = self.format(record)
+        except Exception:
+            self.handleError(record)
+        else:
+            self._outlet.put(f"{text}\n".encode(errors="backslashreplace"))
+
+    def flush(self) -> None:
+        self._outlet.flush(FLUSH_SECONDS)
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
@@ -19,6 +42,8 @@ def run(main: Coroutine[Any, Any, None]) -> None:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(main)
     finally:
+        for handler in logging.getLogger().handlers:
+            handler.flush()
         # What is left is the end of the interpreter: one more Ctrl-C has nothing to stop.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
@@ -41,10 +66,17 @@ def on_signals(stop: Callable[[], None]) -> None:
             loop.add_signal_handler(number, stop)
 
 
-def log_to_stderr() -> None:
-    """Log what a person may want to read; the web server's lines on every socket are not that."""
-    logging.basicConfig(level=logging.INFO, format=_LOG_FORMAT, stream=sys.stderr)
+def log_to_stderr() -> Streams:
+    """Log what a person may want to read; the web server's lines on every socket are not that.
+
+    Return the streams, for what else is to be written there.
+    """
+    streams = standard_streams()
+    logging.basicConfig(
+        level=logging.INFO, format=_LOG_FORMAT, handlers=[_OutletHandler(streams.err)]
+    )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    return streams
 
 
 def import_from_here() -> None:

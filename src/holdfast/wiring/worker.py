@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from holdfast import config
 from holdfast.errors import EngineLostError
 from holdfast.observe import logger
-from holdfast.wiring.process import boot_id, on_signals
+from holdfast.outlet import Outlet, Streams
+from holdfast.wiring.process import FLUSH_SECONDS, boot_id, on_signals
 
 if TYPE_CHECKING:
     from holdfast.config import WorkerSettings
@@ -35,9 +36,10 @@ _ALONE_AND_OCCUPIED_SECONDS = 3600.0
 to tell, and when it has."""
 
 
-async def work(settings: WorkerSettings) -> None:
+async def work(settings: WorkerSettings, streams: Streams) -> None:
     """Run a worker until SIGTERM or Ctrl-C, then let it finish what runs and leave.
 
+    What its tasks print goes to `streams`, unless the settings name a log.
     Raises ConfigurationError for a home that another worker holds, or that cannot be written, and
     EngineLostError, after an end in good order, where no process runs tasks any more.
     """
@@ -47,6 +49,7 @@ async def work(settings: WorkerSettings) -> None:
     from holdfast.transports.websocket import WebSocketDialer
     from holdfast.worker.agent import Agent
     from holdfast.worker.home import FileHome
+    from holdfast.worker.printing import Log
 
     stop, lost = asyncio.Event(), asyncio.Event()
 
@@ -69,7 +72,10 @@ async def work(settings: WorkerSettings) -> None:
     )
     addresses = _addresses(settings)
     dialers = {url: WebSocketDialer(address) for url, address in addresses.items()}
-    world = _world(settings, home, engine, dialers, addresses)
+    if settings.log_to is not None:
+        log = Outlet(Log(settings.log_to).write)
+        streams = Streams(log, log)
+    world = _world(home, engine, dialers, addresses, streams)
     agent = Agent(_offer(settings, home), world, counters=Counters())
     tasks = TaskSet(logger("worker"))
     running = tasks.watched("agent", agent.run())
@@ -88,6 +94,7 @@ async def work(settings: WorkerSettings) -> None:
         await running
     finally:
         await tasks.cancel()
+        streams.flush(FLUSH_SECONDS)
     if lost.is_set():
         raise EngineLostError(
             "the processes that run tasks ended again and again before they ran any; "
@@ -122,11 +129,11 @@ def _addresses(settings: WorkerSettings) -> dict[str, Address]:
 
 
 def _world(
-    settings: WorkerSettings,
     home: FileHome,
     engine: ProcessEngine,
     dialers: Mapping[str, WebSocketDialer],
     addresses: Mapping[str, Address],
+    streams: Streams,
 ) -> World:
     from holdfast.clock import SystemClock
     from holdfast.entropy import BulkEntropy
@@ -146,7 +153,7 @@ def _world(
         home=home,
         clock=SystemClock(),
         rng=BulkEntropy(),
-        printed=Printer(settings.log_to),
+        printed=Printer(streams, read_on=engine.read_printed),
     )
 
 
