@@ -261,8 +261,7 @@ def test_an_end_without_a_farewell_is_told_at_once_whatever_is_left(tmp_path: Pa
         async with Rig(tmp_path) as rig:
             rig.engine.guard.session(url=url, identity="w", incarnation=1, last_word="x")
             child = await rig.value("pid")
-            rig.engine.guard.hang_up()
-            await rig.engine.close()
+            await rig.engine._tree.close(farewell=False)
             assert not is_alive(child)
             assert not rig.falls
             assert await asyncio.to_thread(coordinator.told.wait, 10)

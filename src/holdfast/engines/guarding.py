@@ -5,8 +5,8 @@ not read for `STALL_SECONDS` is ended, and its death is told like any other. Wha
 know is kept here too, so that the next one, started in its place, knows it from its first moment.
 
 A guard outlives its closing: it hears what is answered and what is spooled afterwards, and tells of
-what is left at the end of this process. Where our end is not an orderly one, `hang_up` before
-`close` spares the farewell: the guard takes us for dead at once, and tells in any case.
+what is left at the end of this process. Closed without a farewell, because our end is not an
+orderly one, it takes us for dead at once, and tells in any case.
 """
 
 from __future__ import annotations
@@ -134,15 +134,20 @@ class GuardProcess:
         self._session = json.dumps(facts).encode()
         self._write(guard.SESSION, self._session)
 
-    async def close(self) -> None:
+    async def close(self, *, farewell: bool = True) -> None:
         """Say farewell, and wait until the guard has ended all that is below it.
 
-        What is answered or spooled from now on is still to be told. A second call does nothing.
+        What is answered or spooled from now on is still to be told. Without a farewell it tells of
+        our death, and nothing more reaches it. Either is done by the guard alone, for as long as it
+        takes. A second call does nothing.
         """
         if self._cleared is None or self._gone is None:
             return
         self._died = _nothing
-        self._write(guard.FAREWELL, b"")
+        if farewell:
+            self._write(guard.FAREWELL, b"")
+        else:
+            self.hang_up()
         try:
             await asyncio.wait_for(self._cleared.wait(), CLOSE_SECONDS)
         except TimeoutError:
@@ -151,11 +156,7 @@ class GuardProcess:
             await self._gone.wait()
 
     def hang_up(self) -> None:
-        """Let the guard take us for dead: it ends all that is below it, tells, and is gone.
-
-        Only where all is about to be closed, or is; nothing more reaches it.
-        """
-        self._died = _nothing
+        """Let the guard take us for dead; nothing more reaches it. Only for one that is closed."""
         if self._pipe >= 0:
             os.close(self._pipe)
             self._pipe = -1

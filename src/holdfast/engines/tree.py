@@ -86,11 +86,14 @@ class Tree:
         assert self._nursery is not None, "a tree has fallen"
         self._nursery.fork(charge, descriptors)
 
-    async def close(self) -> None:
-        """End all that is below us but the guard, who hears on. A second call does nothing."""
+    async def close(self, *, farewell: bool = True) -> None:
+        """End all that is below us but the guard, who hears on. A second call does nothing.
+
+        Without a farewell the guard tells of our death.
+        """
         await self._tasks.cancel()
         self._stop_felling()
-        await self.guard.close()
+        await self.guard.close(farewell=farewell)
         if not self.guard.lives:
             await self._clear()
         if self._nursery is not None:
