@@ -53,10 +53,10 @@ class Book:
         """What waits for a task to be accepted, such as a wish to cancel it."""
         self.held_back = ""
         """Why new tasks are not kept for now, "" where they are."""
-        self.holders: dict[bytes, TaskId] = {}
-        """Under which id the coordinator has what we submitted with a key that it knew."""
         self._intake = intake
         self._settling = settling
+        self._holders: dict[bytes, TaskId] = {}
+        """Under which id the coordinator has what we submitted with a key that it knew."""
         self._codes: set[bytes] = set()
         """Functions that were sent on this channel and, as far as is known, kept."""
 
@@ -168,10 +168,14 @@ class Book:
             for task_id in message.tasks:
                 self._call_kept(task_id)
 
+    def holder(self, task_id: TaskId) -> TaskId:
+        """Return the id of the task that a submission of ours with a key was found to be."""
+        return self._holders.get(task_id, task_id)
+
     def _note_holder(self, task_id: TaskId, holder: TaskId) -> None:
-        if len(self.holders) >= _HOLDERS_MAX:
-            del self.holders[next(iter(self.holders))]
-        self.holders[task_id] = holder
+        if len(self._holders) >= _HOLDERS_MAX:
+            del self._holders[next(iter(self._holders))]
+        self._holders[task_id] = holder
 
     def settle(self, ends: list[tuple[TaskId, End]]) -> None:
         """End the futures of these tasks."""
@@ -257,6 +261,10 @@ class Book:
             call()
         else:
             self.kept_calls.setdefault(task_id, []).append(call)
+
+    def once_kept(self, future: Future[Any], call: Callable[[], None]) -> None:
+        """Call once a future that is neither accepted nor done is so: without a search for it."""
+        self.kept_calls.setdefault(future._task_id, []).append(call)
 
     def _on_its_way(self, task_id: TaskId) -> bool:
         return (

@@ -290,7 +290,7 @@ class Client(Asking):
         """
         task_id = self._find(task)
         answer: Answer = StandardFuture()
-        self._call(lambda: self._session.cancel_id(task_id, answer))
+        self._call(lambda: self._session.cancelling.cancel_id(task_id, answer))
         said = self._answered(answer, "cancel")
         return {"id": id_text(self._session.holder(task_id)), **said}
 
@@ -299,10 +299,11 @@ class Client(Asking):
     def cancel_task(self, future: Future[Any]) -> bool:
         """Wish a task cancelled; see `Future.cancel`."""
         self._check_process()
-        answer: Answer = StandardFuture()
-        self._call(lambda: self._session.cancel(future, answer))
         if self._thread.is_current:
+            self._call(lambda: self._session.cancelling.cancel_in_turn((future,), begun=True))
             return True
+        answer: Answer = StandardFuture()
+        self._call(lambda: self._session.cancelling.cancel(future, answer))
         said = self._answered(answer, "cancel")
         if future.done():
             return future.cancelled()
@@ -312,7 +313,7 @@ class Client(Asking):
         """Cancel those of the tasks that wait in the queue, without waiting for it."""
         waiting = [future for future in futures if not future.done()]
         if waiting and not self._closed:
-            self._thread.call(lambda: self._session.cancel_waiting(waiting))
+            self._thread.call(lambda: self._session.cancelling.cancel_in_turn(waiting, begun=False))
 
     @property
     def held_back(self) -> str:

@@ -52,9 +52,13 @@ class Exchange:
         """Whether everything is answered."""
         return not self._open
 
-    def begin(self, make: Make, answer: Answer) -> None:
-        """Say what `make` returns for a number; the reply, or its error, ends `answer`."""
-        if len(self._open) >= OPEN_MAX:
+    def begin(self, make: Make, answer: Answer, *, counted: bool = True) -> None:
+        """Say what `make` returns for a number; the reply, or its error, ends `answer`.
+
+        At the bound `answer` gets OverloadedError; not where it is not `counted`, for one who
+        bounds by himself how much he says.
+        """
+        if counted and len(self._open) >= OPEN_MAX:
             text = f"{OPEN_MAX} questions are not answered yet"
             answer.set_exception(OverloadedError(text, retry_after_seconds=_RETRY_AFTER_SECONDS))
             return

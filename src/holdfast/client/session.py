@@ -10,14 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future as StandardFuture
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from holdfast.client.book import Book
+from holdfast.client.cancelling import Cancelling
 from holdfast.client.carriage import Blobs, Carriage
 from holdfast.client.exchange import Answer, Exchange
 from holdfast.client.future import End, Future, keep_all, settle_all
@@ -39,11 +38,8 @@ from holdfast.model.messages import (
     Refused,
     Reply,
     Settled,
-    SetWanted,
     Watch,
 )
-from holdfast.model.outcome import Reason
-from holdfast.model.task import State, Wanted
 from holdfast.observe import TaskSet, logger
 from holdfast.ports import Channel, Clock, Dialer
 
@@ -86,6 +82,7 @@ class Session:
         self._carriage = Carriage(terms.blobs, terms.spill_to, self._pause)
         self._tasks = TaskSet(_LOG)
         self._wake = asyncio.Event()
+        self.cancelling = Cancelling(self._book, self._exchange, self._wake.set)
         self._beat = False
         self._said = 0.0
         self._silent_seconds = 0.0
@@ -118,7 +115,7 @@ class Session:
     @property
     def idle(self) -> bool:
         """Whether every question and wish is answered."""
-        return self._exchange.idle and not self._book.kept_calls
+        return self._exchange.idle and not self._book.kept_calls and self.cancelling.idle
 
     @property
     def held_back(self) -> str:
@@ -142,7 +139,7 @@ class Session:
 
     def holder(self, task_id: TaskId) -> TaskId:
         """Return the id of the task that a submission of ours with a key was found to be."""
-        return self._book.holders.get(task_id, task_id)
+        return self._book.holder(task_id)
 
     def watch(self, future: Future[Any]) -> None:
         """Watch a task that was submitted elsewhere, or earlier, or that is on its way."""
@@ -158,58 +155,6 @@ class Session:
         if self._facts is not None:
             self._out.append(Watch((future._task_id,)))
             self._wake.set()
-
-    def cancel(self, future: Future[Any], answer: Answer) -> None:
-        """Wish a task of ours cancelled, once it is accepted; `answer` gets what is said."""
-
-        def say() -> None:
-            if future.done():
-                answer.set_result({"said": "ended", "state": "", "wanted": ""})
-            else:
-                self._cancel(future._task_id, answer)
-
-        self._book.when_kept(future._task_id, say)
-
-    def cancel_id(self, task_id: TaskId, answer: Answer) -> None:
-        """Wish a task cancelled: where it is of ours, once it is accepted."""
-        self._book.when_kept(task_id, lambda: self._cancel(self.holder(task_id), answer))
-
-    def _cancel(self, task_id: TaskId, answer: Answer) -> None:
-        said: Answer = StandardFuture()
-        said.add_done_callback(lambda said: self._cancelled(task_id, said, answer))
-        self._exchange.begin(lambda ref: SetWanted(ref, task_id, Wanted.CANCEL), said)
-        self._wake.set()
-
-    def _cancelled(self, task_id: TaskId, said: Answer, answer: Answer) -> None:
-        """The reply comes before the word that the task is settled, and is the same news."""
-        error = said.exception()
-        if error is not None:
-            answer.set_exception(error)
-            return
-        if said.result()["state"] == State.CANCELLED.text:
-            end = Settled(task_id, State.CANCELLED, Reason.NONE, None, None)
-            self._book.settle([(task_id, end)])
-        answer.set_result(said.result())
-
-    def cancel_waiting(self, futures: Sequence[Future[Any]]) -> None:
-        """Cancel those of the tasks that wait in the queue; what has begun goes on."""
-        for future in futures:
-            self._book.when_kept(future._task_id, partial(self._look, future))
-        self._wake.set()
-
-    def _look(self, future: Future[Any]) -> None:
-        if future.done():
-            return
-        status: Answer = StandardFuture()
-        status.add_done_callback(lambda done: self._cancel_if_queued(future, done))
-        self.ask("status", {"task": future.id}, status)
-
-    def _cancel_if_queued(self, future: Future[Any], status: Answer) -> None:
-        error = status.exception()
-        if error is not None:
-            _LOG.info("task %s is not cancelled: %s", future.id, error)
-        elif status.result()["state"] in (State.QUEUED.text, State.PAUSED.text):
-            self.cancel(future, StandardFuture())
 
     # The conversation.
 
@@ -252,6 +197,7 @@ class Session:
     def _end(self, error: HoldfastError) -> None:
         """Nothing can be said any more: end all that is outstanding."""
         self._over = True
+        self.cancelling.end()
         self._intake.shut(error)
         if not self._opened.done():
             self._opened.set_exception(error)
