@@ -7,7 +7,7 @@ holds more than the value and one copy of its bytes.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, Protocol
 
 import cloudpickle  # type: ignore[import-untyped]  # it ships no types
@@ -41,6 +41,12 @@ def dumps(value: object) -> bytes:
     """Return a value's pickle; what `__main__` defines goes by value."""
     data: bytes = cloudpickle.dumps(value, protocol=PROTOCOL)
     return data
+
+
+def reducers() -> Mapping[type, Any]:
+    """Return how the pickling library takes apart what Python itself does not pickle, by type."""
+    table: Mapping[type, Any] = cloudpickle.Pickler.dispatch_table
+    return table
 
 
 def loads(data: bytes) -> Any:
