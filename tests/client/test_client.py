@@ -41,7 +41,7 @@ from holdfast.model.messages import (
     Submit,
     Watch,
 )
-from holdfast.model.outcome import Failure, Reason
+from holdfast.model.outcome import Failure, Payload, Reason
 from holdfast.model.task import Spec, State
 from tests.client import work
 from tests.client.scripted import Scripted, client_of
@@ -124,6 +124,36 @@ def test_options_reach_the_spec(tmp_path: Path) -> None:
     assert (first.key, first.priority, first.due_ms - first.submitted_ms) == ("page-1", 5, 10_000)
     assert (second.key, second.queue, second.tags) == ("k", "bulk", ("big", "gpu"))
     assert (third.queue, third.tags, third.key) == ("q", (), "")
+
+
+class Taken:
+    """A blob store that takes all and keeps nothing."""
+
+    async def put(self, path: str, payload: Payload) -> None:
+        return
+
+    async def fetch(self, digest: bytes, path: str) -> None:
+        raise NotImplementedError
+
+
+def test_what_is_pickled_has_a_likeness_where_there_is_a_key(tmp_path: Path) -> None:
+    scripted = Scripted()
+    scripted.run = lambda spec: Settled(spec.id, State.SUCCEEDED, Reason.NONE, None, None)
+    base = 40
+    none = bytes(32)
+    with client_of(scripted, tmp_path, blobs=Taken()) as client:
+        for key in ("", "k"):
+            client.submit(work.double.options(key=key), 1).result(10)
+            client.submit(task(work.swallow_one).options(key=key), (1,)).result(10)
+            client.submit(task(lambda x: x + base).options(key=key), 1).result(10)
+            client.submit(task(lambda x: x + base).options(key=key), (1,)).result(10)
+            client.submit(task(work.swallow_one).options(key=key), (b"x" * 100_000,)).result(10)
+    likenesses = [spec.likeness for sent in scripted.read(Submit) for spec in sent.specs]
+    assert likenesses[:6] == [b""] * 6
+    arguments, function, both, large = likenesses[6:]
+    assert (arguments[:32], function[32:], large[:32]) == (none, none, none)
+    assert both == function[:32] + arguments[32:]
+    assert none not in (arguments[32:], function[:32], large[32:])
 
 
 def test_what_does_not_serialise_is_named_and_nothing_is_submitted(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import pytest
+from msgspec.structs import replace
 
 from holdfast.coordinator import sessions
 from holdfast.model.ids import TaskId
@@ -52,6 +53,28 @@ def test_a_key_names_one_task() -> None:
         assert (await other.settled(first.id)).state is State.SUCCEEDED
         await other.submit(stage.spec(key="page-1"))
         assert (await other.settled(first.id)).state is State.SUCCEEDED
+
+    perform(play)
+
+
+def test_a_key_finds_what_is_alike_though_its_bytes_differ() -> None:
+    async def play(stage: Stage) -> None:
+        client = await stage.client()
+        alike = bytes(32) + b"a" * 32
+        pickles = [Payload(Encoding.PICKLE, data) for data in (b"one", b"another")]
+        specs = [
+            stage.spec(key="k", payload=pickle, likeness=alike, python="3.11")
+            for pickle in (*pickles, pickles[0])
+        ]
+        await client.keep(specs[0])
+        await client.submit(specs[1])
+        assert (await client.next(Accepted)).known == ((specs[1].id, specs[0].id),)
+        other = replace(specs[2], likeness=bytes(32) + b"b" * 32, payload=Payload(Encoding.PICKLE))
+        await client.submit(other)
+        assert "payload differ" in (await client.next(Refused)).text
+        again = replace(specs[0], payload=pickles[1])
+        await client.submit(again, again=True)
+        assert "the id is known" in (await client.next(Refused)).text
 
     perform(play)
 

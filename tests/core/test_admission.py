@@ -45,6 +45,7 @@ LONG = "x" * NAME_BYTES_MAX
         {"tags": tuple(f"{n:02}" for n in range(TAGS_MAX))},
         {"code": b"c" * 32},
         {"python": "3.11"},
+        {"key": "k", "likeness": b"l" * 64},
         {"payload": BLOB},
         {"payload": Payload(Encoding.JSON, b"x" * INLINE_BYTES_MAX)},
     ],
@@ -80,6 +81,8 @@ def test_what_is_within_the_bounds_is_let_in(fields: dict[str, Any]) -> None:
         ({"tags": ("a", "a")}, "twice"),
         ({"code": b"c" * 31}, "SHA-256"),
         ({"python": LONG + "x"}, "python"),
+        ({"key": "k", "likeness": b"l" * 63}, "likeness"),
+        ({"likeness": b"l" * 64}, "no key"),
         ({"payload": replace(BLOB, digest=b"d")}, "SHA-256 and no data"),
         ({"payload": replace(BLOB, data=b"d")}, "SHA-256 and no data"),
         ({"payload": replace(BLOB, size_bytes=PAYLOAD_BYTES_MAX + 1)}, "over 536870912"),
@@ -95,7 +98,7 @@ def test_what_cannot_be_is_refused_with_the_mend(fields: dict[str, Any], text: s
     ("fields", "parts"),
     [
         ({}, ""),
-        ({"id": MINT.next(NOW_MS + 1), "submitted_ms": NOW_MS + 1, "due_ms": 7}, ""),
+        ({"submitted_ms": NOW_MS + 1, "due_ms": 7}, ""),
         ({"function": "other:f"}, "function"),
         ({"payload": BLOB}, "payload"),
         ({"queue": "q", "tags": ("t",)}, "queue, tags"),
@@ -103,7 +106,56 @@ def test_what_cannot_be_is_refused_with_the_mend(fields: dict[str, Any], text: s
         ({"concurrent": True}, "concurrent"),
     ],
 )
-def test_a_repetition_may_differ_in_its_id_and_times_only(
-    fields: dict[str, Any], parts: str
-) -> None:
+def test_a_repetition_may_differ_in_its_times_only(fields: dict[str, Any], parts: str) -> None:
     assert difference(SPEC, replace(SPEC, **fields)) == parts
+    if "concurrent" not in fields:
+        assert difference(SPEC, replace(SPEC, id=MINT.next(NOW_MS), **fields)) == parts
+
+
+KEYED = replace(
+    SPEC,
+    function="__main__:work",
+    payload=Payload(Encoding.PICKLE, b"some"),
+    code=b"c" * 32,
+    python="3.11",
+    key="k",
+    likeness=b"f" * 32 + b"a" * 32,
+)
+OTHER_BYTES = {"payload": Payload(Encoding.PICKLE, b"other"), "code": b"d" * 32}
+
+
+@pytest.mark.parametrize(
+    ("fields", "parts"),
+    [
+        (OTHER_BYTES, ""),
+        (OTHER_BYTES | {"concurrent": True}, ""),
+        (OTHER_BYTES | {"payload": BLOB}, ""),
+        (OTHER_BYTES | {"likeness": b"f" * 32 + b"b" * 32}, "payload"),
+        (OTHER_BYTES | {"likeness": b"g" * 32 + b"a" * 32}, "code"),
+        (OTHER_BYTES | {"likeness": b"f" * 32 + bytes(32)}, "payload"),
+        (OTHER_BYTES | {"likeness": bytes(32) + b"a" * 32}, "code"),
+        (OTHER_BYTES | {"likeness": bytes(64)}, "payload, code"),
+        (OTHER_BYTES | {"likeness": b""}, "payload, code"),
+        ({"likeness": b""}, ""),
+        ({"likeness": b"g" * 64}, ""),
+        ({"function": "__main__:other"}, "function"),
+        ({"queue": "q", "tags": ("t",), "priority": 3}, "queue, tags, priority"),
+        ({"python": "3.12"}, "python"),
+        ({"payload": INLINE, "likeness": b"f" * 32 + bytes(32)}, "payload"),
+    ],
+)
+def test_under_a_key_what_is_pickled_has_to_be_alike(fields: dict[str, Any], parts: str) -> None:
+    given = replace(KEYED, id=MINT.next(NOW_MS), **fields)
+    assert difference(KEYED, given) == difference(given, KEYED) == parts
+
+
+def test_what_has_no_likeness_in_either_is_compared_to_the_byte() -> None:
+    kept = replace(KEYED, likeness=bytes(64))
+    assert difference(kept, replace(kept, id=MINT.next(NOW_MS))) == ""
+    given = replace(kept, id=MINT.next(NOW_MS), **OTHER_BYTES)
+    assert difference(kept, given) == "payload, code"
+
+
+def test_under_one_id_the_same_bytes_are_said_again() -> None:
+    assert difference(KEYED, replace(KEYED, **OTHER_BYTES)) == "payload, code"
+    assert difference(KEYED, replace(KEYED, concurrent=True)) == "concurrent"

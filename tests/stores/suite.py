@@ -193,6 +193,7 @@ _specs = st.builds(
     code=_bytes,
     python=_text,
     concurrent=st.booleans(),
+    likeness=st.one_of(st.just(b""), _bytes),
 )
 _tokens = st.one_of(st.just(NO_TOKEN), st.binary(min_size=16, max_size=16).map(Token))
 _lives = st.builds(

@@ -308,6 +308,7 @@ def test_a_store_of_the_first_schema_keeps_its_large_results(tmp_path: Path) -> 
         # As the first release wrote it: whatever its size, a result was in its row.
         older.execute("UPDATE tasks SET result = ?", (data,))
         older.execute("DROP TABLE results")
+        older.execute("ALTER TABLE tasks DROP COLUMN likeness")
         older.execute("UPDATE meta SET schema = 1")
     assert asyncio.run(read()) == [Payload(Encoding.JSON, data, b"", 2)]
 

@@ -18,7 +18,7 @@ from holdfast.errors import InvalidInputError, NotSerializableError
 from holdfast.interpreter import python_version
 from holdfast.model.limits import FRAME_BYTES_MAX
 from holdfast.model.outcome import Encoding
-from holdfast.payloads import Encoded, encode_function
+from holdfast.payloads import Encoded, encode_function, likeness_of
 from holdfast.payloads.functions import unwrap
 
 CODE_BYTES_MAX = FRAME_BYTES_MAX * 3 // 4
@@ -26,12 +26,19 @@ CODE_BYTES_MAX = FRAME_BYTES_MAX * 3 // 4
 _SPEC_BYTES = 160
 _CO_COROUTINE = 0x80
 _PARTIALS_MAX = 8
+_LIKENESS_BYTES = 32
+_LIKENESS_FACTOR = 16
+_LIKENESS_READ_BYTES = 4 * 1024 * 1024
+"""What a likeness reads at most: so many times what was pickled, and this. A pickle holds once what
+is met often, and a few of those within each other are without end where each is read anew."""
 
 
 class Call(msgspec.Struct, frozen=True):
     """A function ready to be submitted.
 
     `size_bytes` is what its spec takes beside the payload and the code, which many may share.
+    `likeness` is that of a function that travels, where there is a key; else, or where it has none,
+    it is empty.
     """
 
     function: str
@@ -41,6 +48,7 @@ class Call(msgspec.Struct, frozen=True):
     concurrent: bool
     options: Options
     size_bytes: int
+    likeness: bytes = b""
 
 
 def call_of(function: Callable[..., Any], options: Options) -> Call:
@@ -64,6 +72,7 @@ def call_of(function: Callable[..., Any], options: Options) -> Call:
         options=options,
         size_bytes=_SPEC_BYTES
         + 3 * (len(name) + len(options.queue) + len(options.key) + sum(map(len, options.tags))),
+        likeness=_likeness(unwrap(function), len(code)) if code and options.key else b"",
     )
 
 
@@ -111,6 +120,22 @@ def options_of(
 def python_of(call: Call, encoded: Encoded) -> str:
     """Return the version of Python that a task is bound to, "" where nothing of it is pickled."""
     return call.python or (python_version() if encoded.payload.encoding is Encoding.PICKLE else "")
+
+
+def likeness_of_call(
+    call: Call, encoded: Encoded, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> bytes:
+    """Return what `Spec.likeness` holds of a call with a key, "" where that is nothing."""
+    held = b""
+    if encoded.payload.encoding is Encoding.PICKLE:
+        held = _likeness((args, kwargs), encoded.payload.size_bytes)
+    if not call.likeness and not held:
+        return b""
+    return call.likeness.ljust(_LIKENESS_BYTES, b"\0") + held.ljust(_LIKENESS_BYTES, b"\0")
+
+
+def _likeness(value: object, pickled_bytes: int) -> bytes:
+    return likeness_of(value, bytes_max=_LIKENESS_READ_BYTES + _LIKENESS_FACTOR * pickled_bytes)
 
 
 def _is_coroutine_function(function: Callable[..., Any]) -> bool:

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, overload
 
 from holdfast.client.asking import Asking
-from holdfast.client.calls import Call, call_of, options_of
+from holdfast.client.calls import Call, call_of, likeness_of_call, options_of
 from holdfast.client.carriage import Blobs
 from holdfast.client.exchange import Answer, check_question
 from holdfast.client.executor import TaskExecutor
@@ -237,7 +237,8 @@ class Client(Asking):
             self._check_process()
         encoded = encode_call(args, kwargs, spill_to=self._spill_to)
         try:
-            return self._intake.add(self, call, encoded, arrivals)
+            likeness = likeness_of_call(call, encoded, args, kwargs) if call.options.key else b""
+            return self._intake.add(self, call, encoded, arrivals, likeness)
         except BaseException:
             if encoded.path:
                 Path(encoded.path).unlink(missing_ok=True)

@@ -80,6 +80,7 @@ class Intake:
         call: Call,
         encoded: Encoded,
         arrivals: SimpleQueue[Future[Any]] | None = None,
+        likeness: bytes = b"",
     ) -> Future[Any]:
         """Put in one submission and return its future; waits while a bound is reached.
 
@@ -109,6 +110,7 @@ class Intake:
                 call.digest,
                 python_of(call, encoded),
                 call.concurrent,
+                likeness,
             )
             future: Future[Any] = Future(owner, task_id)
             if arrivals is not None:

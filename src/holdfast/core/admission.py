@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from holdfast.model.ids import ID_BYTES
 from holdfast.model.limits import (
     DELAY_MS_MAX,
@@ -17,6 +19,9 @@ from holdfast.model.outcome import Payload
 from holdfast.model.task import Spec
 
 DIGEST_BYTES = 32
+_PARTS = ("function", "payload", "queue", "tags", "priority", "code", "python", "concurrent")
+_LIKENED = ("code", "payload")
+"""What a likeness is of, in its order."""
 _TIME_MS_MAX = 1 << 47
 _RESERVED = frozenset("+~\x00")
 _VERSION_BITS = 0x70
@@ -44,6 +49,8 @@ def fault(spec: Spec, *, now_ms: int) -> str:
         return "tags are not in order, or one is given twice"
     if spec.code and len(spec.code) != DIGEST_BYTES:
         return "code is not a SHA-256 of 32 bytes"
+    if spec.likeness and (len(spec.likeness) != len(_LIKENED) * DIGEST_BYTES or not spec.key):
+        return "likeness is not two SHA-256 of 32 bytes, or there is no key"
     if len(spec.python) > NAME_BYTES_MAX:
         return "python is not a version"
     return payload_fault(spec.payload)
@@ -72,7 +79,20 @@ def _is_word(text: str) -> bool:
 def difference(kept: Spec, given: Spec) -> str:
     """Return which parts of a repeated submission differ from what is kept, "" for none.
 
-    The id and the times may differ: a key is repeated under a fresh id.
+    Under one id the same submission is said again, so that all but the times is the same to the
+    byte. Under a key the same call is made again, under an id of its own, perhaps by another run of
+    a script that was edited since. What is pickled has other bytes then, even for equal contents:
+    its likeness is enough. Whether the function is an `async def` is of its code.
     """
-    parts = ("function", "payload", "queue", "tags", "priority", "code", "python", "concurrent")
-    return ", ".join(part for part in parts if getattr(kept, part) != getattr(given, part))
+    same = set() if kept.id == given.id else {"concurrent", *_alike(kept, given)}
+    return ", ".join(
+        part for part in _PARTS if part not in same and getattr(kept, part) != getattr(given, part)
+    )
+
+
+def _alike(kept: Spec, given: Spec) -> Iterator[str]:
+    """Yield the parts that have a likeness in both, and the same."""
+    for number, part in enumerate(_LIKENED):
+        at = slice(number * DIGEST_BYTES, (number + 1) * DIGEST_BYTES)
+        if kept.likeness[at] == given.likeness[at] and any(kept.likeness[at]):
+            yield part

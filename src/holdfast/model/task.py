@@ -81,6 +81,12 @@ class Spec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     python: str = ""
     concurrent: bool = False
     """An `async def` function: many of them share one child."""
+    likeness: bytes = b""
+    """Where there is a key and something is pickled: what tells equal contents of it from others.
+
+    The SHA-256 of what the function holds (`code`), then that of the arguments (`payload`), each
+    the same in every process; zeros for what has none.
+    """
 
 
 class Charges(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -139,6 +139,11 @@ def rest_row(life: Life) -> Row:
     )
 
 
+def likeness_row(spec: Spec) -> Row:
+    """Return the column `LIKENESS`."""
+    return (bytearray(spec.likeness),)
+
+
 def has_history(life: Life) -> bool:
     """Tell whether any column of `REST` holds more than its empty value."""
     return not (
@@ -202,6 +207,7 @@ def _task_of(row: Sequence[Any]) -> Task:
         row[12],
         row[13],
         row[14] == 1,
+        row[51],
     )
     return Task(spec, _life_of(row))
 

@@ -34,11 +34,15 @@ REST = (
     "saved_number saved_digest avoid avoid_until_ms failure"
 ).split()
 
+LIKENESS = ["likeness"]
+"""Of `Spec` too, but for few tasks: the plain insert leaves it empty, and no update writes it."""
+
 _REST_EMPTY = {"freed": "x''", "saved_digest": "x''", "avoid": "''", "failure": "x''"}
-READ = SPEC[:-2] + HEAD + ENDING + REST
+READ = SPEC[:-2] + HEAD + ENDING + REST + LIKENESS
 """The columns of which a task is made again; `needs` and `rank` are derived."""
 BLOBS = frozenset(
-    "id payload payload_digest code token result result_digest freed saved_digest failure".split()
+    "id payload payload_digest code token result result_digest freed saved_digest failure "
+    "likeness".split()
 )
 
 BEGIN = "BEGIN IMMEDIATE"
@@ -75,7 +79,7 @@ def _insert(table: str, columns: list[str], rows: int, verb: str = "INSERT") -> 
 
 @cache
 def insert_plain(rows: int) -> str:
-    """New tasks that have no history, be they claimed already.
+    """New tasks that have no history and no likeness, be they claimed already.
 
     Closes: the same submission twice, and two submissions of one key. The loser is not written;
     the count of written rows tells.
@@ -86,7 +90,9 @@ def insert_plain(rows: int) -> str:
 @cache
 def insert_full(rows: int) -> str:
     """New tasks with every column. Closes the same race as `insert_plain`."""
-    return _insert("tasks", SPEC + HEAD + ENDING + REST, rows) + " ON CONFLICT DO NOTHING"
+    return (
+        _insert("tasks", SPEC + HEAD + ENDING + REST + LIKENESS, rows) + " ON CONFLICT DO NOTHING"
+    )
 
 
 def _update(assigned: list[str], constants: list[str], rows: int) -> str:

@@ -111,10 +111,11 @@ def _encode_tasks(changes: Changes, turn: Turn) -> None:
     for task in changes.inserts:
         spec, life = task.spec, task.life
         row = rows.spec_row(spec) + rows.head_row(life)
-        if rows.is_fresh(life):
+        if rows.is_fresh(life) and not spec.likeness:
             plain.rows.append(row)
         else:
-            full.rows.append(row + rows.ending_row(life) + rows.rest_row(life))
+            rest = rows.ending_row(life) + rows.rest_row(life) + rows.likeness_row(spec)
+            full.rows.append(row + rest)
         if len(spec.payload.data) > rows.INLINE_ROW_BYTES:
             turn.bodies.rows.append((bytearray(spec.id), bytearray(spec.payload.data)))
         _encode_result(task, turn)
