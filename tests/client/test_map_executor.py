@@ -14,7 +14,7 @@ import pytest
 from holdfast.client.client import Client
 from holdfast.client.options import Options
 from holdfast.errors import InvalidInputError, NotSerializableError
-from holdfast.model.messages import PutCode, SetWanted
+from holdfast.model.messages import Ask, PutCode, SetWanted
 from holdfast.model.task import State
 from tests.client import work
 from tests.client.scripted import Scripted, client_of
@@ -97,6 +97,28 @@ def test_an_early_close_cancels_what_waits_and_nothing_that_runs(
     scripted.wait_for("the rest is cancelled", lambda: len(scripted.read(SetWanted)) == 29)
     assert running not in [message.task for message in scripted.read(SetWanted)]
     assert set(rest) <= {message.task for message in scripted.read(SetWanted)}
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_map_is_closed_before_it_is_read(
+    client: Client, scripted: Scripted, ordered: bool
+) -> None:
+    scripted.settling = False
+    results = client.map(work.double, range(5), ordered=ordered)
+    for _ in range(2):
+        results.close()  # type: ignore[attr-defined]
+    scripted.wait_for("all are cancelled", lambda: len(scripted.read(SetWanted)) == 5)
+    assert next(results, None) is None
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_map_that_nobody_reads_goes_on(client: Client, scripted: Scripted, ordered: bool) -> None:
+    scripted.settling = False
+    client.map(work.double, range(5), ordered=ordered)
+    client.submit(work.double, 7).cancel()
+    # Wishes are said in their order: what was asked before is there by now.
+    assert len(scripted.read(SetWanted)) == 1
+    assert not scripted.read(Ask)
 
 
 @pytest.mark.parametrize("ordered", [True, False])

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
@@ -50,7 +51,31 @@ def map_results(
     except BaseException:
         drop(started.futures)
         raise
-    return (_in_order if ordered else _as_they_come)(started, drop, deadline)
+    results = (_in_order if ordered else _as_they_come)(started, drop, deadline)
+    return _Results(results, partial(_drop_all, started, drop))
+
+
+class _Results(Iterator[Any]):
+    """The results as a reader holds them: closing cancels also where nothing was read yet.
+
+    A generator that was not begun runs nothing when it is closed, so that `drop` is called. Where
+    it is only let go of, the tasks go on: they are wanted for what they do.
+    """
+
+    def __init__(self, results: Generator[Any, None, None], drop: Callable[[], None]) -> None:
+        self._results = results
+        self._drop: Callable[[], None] | None = drop
+
+    def __next__(self) -> Any:
+        self._drop = None
+        return next(self._results)
+
+    def close(self) -> None:
+        """Cancel the tasks that wait in the queue, and read no more."""
+        drop, self._drop = self._drop, None
+        self._results.close()
+        if drop is not None:
+            drop()
 
 
 class _Ahead:
@@ -80,7 +105,11 @@ class _Ahead:
         return None
 
 
-def _in_order(ahead: _Ahead, drop: Drop, deadline: float | None) -> Iterator[Any]:
+def _drop_all(ahead: _Ahead, drop: Drop) -> None:
+    drop([future for future in ahead.futures if not future.done()])
+
+
+def _in_order(ahead: _Ahead, drop: Drop, deadline: float | None) -> Generator[Any, None, None]:
     futures = ahead.futures
     try:
         while futures:
@@ -95,7 +124,7 @@ def _in_order(ahead: _Ahead, drop: Drop, deadline: float | None) -> Iterator[Any
         drop([future for future in futures if not future.done()])
 
 
-def _as_they_come(ahead: _Ahead, drop: Drop, deadline: float | None) -> Iterator[Any]:
+def _as_they_come(ahead: _Ahead, drop: Drop, deadline: float | None) -> Generator[Any, None, None]:
     arrivals = ahead.arrivals
     assert arrivals is not None
     futures = dict.fromkeys(ahead.futures)
