@@ -303,6 +303,7 @@ def test_closing_closes_every_socket() -> None:
 
 def test_hellos_do_not_pile_up_while_nothing_commits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "NO_ROOM_SECONDS", 0.0)
+    monkeypatch.setattr(inbox, "_STALE_BYTES_MAX", 10_000)
 
     async def play(stage: Stage) -> None:
         client, worker = await stage.client(), await stage.worker()
@@ -323,7 +324,7 @@ def test_hellos_do_not_pile_up_while_nothing_commits(monkeypatch: pytest.MonkeyP
         await last.send(stage.hello(outcomes=(done,)))
         await stage.quiet()
         waiting = stage.coordinator.inbox
-        assert len(waiting) + sum(len(part.items) for part in waiting._parts) < 6
+        assert len(waiting) + sum(len(part.items) for part in waiting._parts) < 12
         # Submitters are told meanwhile.
         stage.coordinator.short = True
         await client.submit(stage.spec())

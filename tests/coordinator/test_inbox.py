@@ -132,7 +132,29 @@ def test_of_one_life_the_newest_hello_waits(where: str) -> None:
     waiting = [*(inbox.part() or []), *(inbox.part() or []), *inbox.gather()]
     assert told(waiting) == ["Watch", 2]
     assert inbox.part() is None
-    assert inbox._weight == inbox._parts_weight == inbox._hellos_bytes == 0
+    assert inbox._weight == inbox._parts_weight == inbox._hellos_bytes == inbox._stale_bytes == 0
+    assert inbox._lives == {}
+
+
+@pytest.mark.parametrize("size_bytes", [0, 1024 * 1024])
+def test_hellos_that_nobody_will_answer_take_little(size_bytes: int) -> None:
+    inbox = Inbox()
+    greet(inbox, hello_of(1, identity="other"))
+    inbox.again(inbox.gather())
+    for number in range(1, 5_000):
+        session = greet(inbox, hello_of(number), size_bytes=size_bytes)
+        inbox.post(session, Closed())
+        if number % 7 == 0:
+            inbox.ahead((Submit,))
+    lying = len(inbox) + sum(len(part.items) for part in inbox._parts)
+    assert inbox._hellos_bytes <= 6 * 1024 * 1024 + size_bytes
+    assert lying < 2_100
+    rest: list[Item] = []
+    while (part := inbox.part()) is not None:
+        rest += part
+    rest += inbox.gather()
+    assert told(rest) == [1, 4_999, "Closed"]
+    assert inbox._weight == inbox._parts_weight == inbox._hellos_bytes == inbox._stale_bytes == 0
 
 
 def test_hellos_of_other_lives_and_workers_stay() -> None:

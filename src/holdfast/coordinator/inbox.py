@@ -24,6 +24,8 @@ from holdfast.model.messages import Ended, PutCode, Submit, View, Watch, WorkerH
 
 _WEIGHT_BYTES = 4096
 _ALARM_SECONDS_MAX = 3600.0
+_STALE_BYTES_MAX = 4 * 1024 * 1024
+"""So much of hellos that nobody will answer may lie between the others before all are looked at."""
 
 
 class _Part(msgspec.Struct, gc=False):
@@ -31,6 +33,14 @@ class _Part(msgspec.Struct, gc=False):
 
     items: list[Item]
     weight: int
+
+
+class _Waiting(msgspec.Struct, frozen=True, gc=False):
+    """The newest hello of one life of a worker that waits."""
+
+    number: int
+    session: WorkerSession
+    cost: int
 
 
 class Inbox:
@@ -46,6 +56,7 @@ class Inbox:
         "_parts",
         "_parts_weight",
         "_space",
+        "_stale_bytes",
         "_ticks",
         "_weight",
         "_weights",
@@ -59,9 +70,11 @@ class Inbox:
         self._parts: deque[_Part] = deque()
         """Parts of turns that failed: decided before all others, one after another."""
         self._parts_weight = 0
-        self._lives: dict[tuple[str, int], int] = {}
-        """Identity and incarnation → the number of the newest hello of this life that waits."""
+        self._lives: dict[tuple[str, int], _Waiting] = {}
+        """Identity and incarnation → the newest hello of this life that waits."""
         self._hellos_bytes = 0
+        self._stale_bytes = 0
+        """What those of them take whose place a newer one took."""
         self._ticks = 0
         self._alarm: asyncio.Handle | None = None
         # A loop may give a handle that cannot say when it rings, for a moment that is now.
@@ -98,9 +111,12 @@ class Inbox:
         every outcome that was not answered. Those of another life stay, because what that one knew
         may have died with it.
         """
-        life, number = _life_of(hello.hello)
-        if self._lives.get(life, number) < number:
-            self._pass_over(life, number)
+        older = self._lives.get(_life_of(hello.hello))
+        if older is not None and older.number < hello.hello.number:
+            _supersede(older.session)
+            self._stale_bytes += older.cost
+            if self._stale_bytes > _STALE_BYTES_MAX:
+                self._drop_stale()
         self._entered([(session, hello)])
         self.post(session, hello)
 
@@ -118,9 +134,7 @@ class Inbox:
             weight += self._weights.popleft()
             items.append(self._items.popleft())
         self._lose(weight)
-        if self._hellos_bytes or self._ticks:
-            self._left(items)
-        return items
+        return self._left(items) if self._hellos_bytes or self._ticks else items
 
     def again(self, items: list[Item]) -> None:
         """Let items be decided once more, before all others.
@@ -129,7 +143,8 @@ class Inbox:
         """
         rest = [item for item in items if not isinstance(item[1], View)]
         if self._lives:
-            rest = self._without_older(rest)
+            self._supersede_older(rest)
+            rest = [item for item in rest if not _is_stale(item)]
         if rest:
             self._parts.appendleft(part := _Part(rest, _weight_in_parts(rest)))
             self._parts_weight += part.weight
@@ -162,8 +177,7 @@ class Inbox:
             return None
         part = self._parts.popleft()
         self._parts_weight -= part.weight
-        self._left(part.items)
-        return part.items
+        return self._left(part.items)
 
     def _lose(self, weight: int) -> None:
         self._weight -= weight
@@ -173,52 +187,55 @@ class Inbox:
     # Hellos and ticks that wait.
 
     def _entered(self, items: Iterable[Item]) -> None:
-        for _, message in items:
+        for session, message in items:
             if isinstance(message, Hello):
-                life, number = _life_of(message.hello)
-                self._lives[life] = max(number, self._lives.get(life, 0))
-                self._hellos_bytes += _cost_of(message)
+                assert isinstance(session, WorkerSession)
+                life, cost = _life_of(message.hello), _cost_of(message)
+                known = self._lives.get(life)
+                if known is None or known.number < message.hello.number:
+                    self._lives[life] = _Waiting(message.hello.number, session, cost)
+                self._hellos_bytes += cost
             elif isinstance(message, Tick):
                 self._ticks += 1
 
-    def _left(self, items: Iterable[Item]) -> None:
-        for _, message in items:
-            if isinstance(message, Hello):
-                life, number = _life_of(message.hello)
-                if self._lives.get(life) == number:
-                    del self._lives[life]
-                self._hellos_bytes -= _cost_of(message)
-            elif isinstance(message, Tick):
-                self._ticks = max(0, self._ticks - 1)
-
-    def _without_older(self, items: list[Item]) -> list[Item]:
-        """Return items without those of sessions whose worker has said hello again meanwhile."""
-        older: dict[Session | None, None] = {}
+    def _left(self, items: list[Item]) -> list[Item]:
+        """Note that items wait no more; return those that are still to be decided."""
         for session, message in items:
             if isinstance(message, Hello):
-                life, number = _life_of(message.hello)
-                if number < self._lives.get(life, 0):
-                    older[session] = None
-        return _without(items, older)
+                life = _life_of(message.hello)
+                if (known := self._lives.get(life)) is not None and known.session is session:
+                    del self._lives[life]
+                self._hellos_bytes -= _cost_of(message)
+                if _is_stale((session, message)):
+                    self._stale_bytes -= _cost_of(message)
+            elif isinstance(message, Tick):
+                self._ticks = max(0, self._ticks - 1)
+        return [item for item in items if not _is_stale(item)]
 
-    def _pass_over(self, life: tuple[str, int], number: int) -> None:
-        """Drop what waits of the sessions of one life whose hellos have a lower number."""
-        waiting = [*self._items, *(item for part in self._parts for item in part.items)]
-        older: dict[Session | None, None] = {}
-        for session, message in waiting:
-            if isinstance(message, Hello):
-                known, lower = _life_of(message.hello)
-                if known == life and lower < number:
-                    older[session] = None
-        self._left(item for item in waiting if item[0] in older)
-        self._items = deque(_without(self._items, older))
-        self._weights = deque(_weight_of(message) for _, message in self._items)
+    def _supersede_older(self, items: Iterable[Item]) -> None:
+        """Give up the sessions in a turn that failed whose workers said hello again meanwhile."""
+        for session, message in items:
+            if isinstance(message, Hello) and isinstance(session, WorkerSession):
+                known = self._lives.get(_life_of(message.hello))
+                if known is not None and message.hello.number < known.number:
+                    _supersede(session)
+
+    def _drop_stale(self) -> None:
+        """Look at all that waits, and drop what nobody will answer."""
+        stale = [item for item in self._items if _is_stale(item)]
+        pairs = zip(self._items, self._weights, strict=True)
+        kept = [(item, weight) for item, weight in pairs if not _is_stale(item)]
+        self._items = deque(item for item, _ in kept)
+        self._weights = deque(weight for _, weight in kept)
         self._lose(self._weight - sum(self._weights))
         for part in self._parts:
-            part.items = _without(part.items, older)
-            part.weight = _weight_in_parts(part.items)
+            stale += (gone := [item for item in part.items if _is_stale(item)])
+            part.items = [item for item in part.items if not _is_stale(item)]
+            weight = _weight_in_parts(gone)
+            part.weight -= weight
+            self._parts_weight -= weight
         self._parts = deque(part for part in self._parts if part.items)
-        self._parts_weight = sum(part.weight for part in self._parts)
+        self._left(stale)
 
     # When a turn is due.
 
@@ -282,15 +299,15 @@ def _cost_of(hello: Hello) -> int:
     return _WEIGHT_BYTES + hello.size_bytes
 
 
-def _life_of(hello: WorkerHello) -> tuple[tuple[str, int], int]:
-    """Return whose hello it is, identity and incarnation, and its number."""
-    return (hello.identity, hello.incarnation), hello.number
+def _life_of(hello: WorkerHello) -> tuple[str, int]:
+    """Return whose hello it is: identity and incarnation."""
+    return hello.identity, hello.incarnation
 
 
-def _without(items: Iterable[Item], sessions: dict[Session | None, None]) -> list[Item]:
-    """Return the items of other sessions, and close these: nobody will answer them."""
-    for session in sessions:
-        if isinstance(session, WorkerSession):
-            session.superseded = True
-            session.close("a newer hello of this worker waits")
-    return [item for item in items if item[0] not in sessions]
+def _is_stale(item: Item) -> bool:
+    return isinstance(item[0], WorkerSession) and item[0].superseded
+
+
+def _supersede(session: WorkerSession) -> None:
+    session.superseded = True
+    session.close("a newer hello of this worker waits")
