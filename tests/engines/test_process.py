@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from holdfast.engines.codefiles import CODE_FILES_MAX
 from holdfast.engines.lane import Life
 from holdfast.model.limits import INLINE_BYTES_MAX
 from holdfast.model.outcome import Encoding, OutcomeKind, Payload
@@ -100,6 +101,23 @@ def test_functions_by_value_small_and_large(tmp_path: Path) -> None:
                 assert value == number + len(ballast)
 
     play(tmp_path, scene)
+
+
+def test_the_file_of_a_function_outlives_the_orders_that_name_it(tmp_path: Path) -> None:
+    async def scene(rig: Rig) -> None:
+        go, mark = tmp_path / "go", tmp_path / "mark"
+        rig.start("wait_for", str(go), str(mark))
+        await rig.until("the first one runs", mark.exists)
+        tokens = []
+        for number in range(CODE_FILES_MAX + 6):
+            ballast = f"{number}" + "x" * (INLINE_BYTES_MAX + 1)
+            name, code, python = encode_function(lambda held=ballast: len(held))
+            tokens.append(rig.start(name, code=code, python=python))
+        go.touch()
+        kinds = [(await rig.outcome(token)).kind for token in tokens]
+        assert kinds == [OutcomeKind.SUCCEEDED] * len(tokens)
+
+    play(tmp_path, scene, recycle_tasks=40)
 
 
 def test_a_large_result_comes_by_file(tmp_path: Path) -> None:

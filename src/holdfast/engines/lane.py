@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from typing import NamedTuple
 
 import msgspec
 
@@ -34,6 +35,14 @@ _REPORTS = msgspec.msgpack.Decoder(Report)
 
 class GarbledError(Exception):
     """The child's outcomes are not ones of ours: user code wrote there, or closed it."""
+
+
+class Untaken(NamedTuple):
+    """An order that a child was handed and has not taken up."""
+
+    token: Token
+    packet: bytes
+    code_path: str
 
 
 class Life:
@@ -63,7 +72,8 @@ class Life:
         self.serial = serial
         self.pid = 0
         self.pidfd = -1
-        self.handed: dict[Token, None] = {}
+        self.handed: dict[Token, str] = {}
+        """What has no outcome yet, with the file of its function where it has one."""
         self.begun_any = False
         self.killed = False
         self.garbled = False
@@ -110,17 +120,16 @@ class Life:
             return False
         return True
 
-    def take_back(self) -> list[tuple[Token, bytes]]:
+    def take_back(self) -> list[Untaken]:
         """Return the packets that the child has not read. They are not `handed` any more."""
-        taken: list[tuple[Token, bytes]] = []
+        taken: list[Untaken] = []
         while True:
             try:
                 packet = self._orders_in.recv(PACKET_BYTES_MAX, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return taken
             token = _HEADS.decode(packet).token
-            del self.handed[token]
-            taken.append((token, packet))
+            taken.append(Untaken(token, packet, self.handed.pop(token)))
 
     def read(self, buffer: memoryview) -> list[Report]:
         """Return the whole reports that have arrived, at most one buffer full of them.
@@ -152,7 +161,7 @@ class Life:
             except (msgspec.MsgspecError, UnicodeDecodeError):
                 self._spoil(reports)
                 break
-            if self.handed.pop(report.ended.token, self) is self:
+            if self.handed.pop(report.ended.token, None) is None:
                 self._spoil(reports)
                 break
             reports.append(report)

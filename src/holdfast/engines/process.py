@@ -8,19 +8,18 @@ not judge a death, keeps no order after its end, and runs no user code.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import signal
 import sys
-from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from holdfast.engines.child import INTERRUPT_SIGNAL
+from holdfast.engines.codefiles import CodeFiles
 from holdfast.engines.evidence import OomEvidence
-from holdfast.engines.lane import GarbledError, Life
+from holdfast.engines.lane import GarbledError, Life, Untaken
 from holdfast.engines.packets import (
     CODE_INLINE_BYTES_MAX,
     PACKET_BYTES_MAX,
@@ -42,7 +41,6 @@ BACKOFF_SECONDS_MAX: Final = 1.0
 WORD_SECONDS: Final = 3.0
 """How long its minder's word on a dead child is waited for: longer than that may take to end what
 the child has left."""
-CODE_FILES_MAX: Final = 64
 LAST_READS_MAX: Final = 64
 """Reads of each stream of a dead child, so that a surviving grandchild cannot hold us."""
 
@@ -98,7 +96,7 @@ class ProcessEngine:
         self._timers: dict[int, asyncio.TimerHandle] = {}
         """By serial: the birth that is put off, or the word that is waited for."""
         self._full: dict[int, None] = {}
-        self._code_files: OrderedDict[bytes, str] = OrderedDict()
+        self._code_files = CodeFiles(self._code, named=self._code_named)
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
         self._reads_printed = True
         self._down = True
@@ -127,11 +125,11 @@ class ProcessEngine:
             life = self._lives[lane] = self._bear(lane)
         code_path = ""
         if len(order.code) > CODE_INLINE_BYTES_MAX:
-            code_path = self._code_file(order.code)
+            code_path = self._code_files.path_of(order.code)
         packet = pack_order(order, code_path)
         assert len(packet) <= PACKET_BYTES_MAX, "a larger payload comes by its path"
         if life.hand(packet):
-            life.handed[order.token] = None
+            life.handed[order.token] = code_path
             return True
         if lane not in self._full:
             self._full[lane] = None
@@ -141,7 +139,7 @@ class ProcessEngine:
     def take_back(self, lane: int) -> list[Token]:
         """Return the orders that the child has not taken up; they leave the lane."""
         life = self._lives[lane]
-        return [] if life is None else [token for token, _ in life.take_back()]
+        return [] if life is None else [untaken.token for untaken in life.take_back()]
 
     def interrupt(self, lane: int, token: Token) -> None:
         """Raise `TaskCancelled` inside the attempt, if it is the one that runs."""
@@ -265,21 +263,10 @@ class ProcessEngine:
             asyncio.get_running_loop().remove_reader(life.errors if error else life.printed)
         return bool(data)
 
-    def _code_file(self, code: bytes) -> str:
-        """Return the file of a large pickled function, under its digest."""
-        digest = hashlib.sha256(code).digest()
-        path = self._code_files.get(digest)
-        if path is None:
-            file = self._code / digest.hex()
-            partial_file = file.with_suffix(PARTIAL_SUFFIX)
-            partial_file.write_bytes(code)
-            partial_file.rename(file)
-            path = self._code_files[digest] = str(file)
-            if len(self._code_files) > CODE_FILES_MAX:
-                _, oldest = self._code_files.popitem(last=False)
-                Path(oldest).unlink(missing_ok=True)
-        self._code_files.move_to_end(digest)
-        return path
+    def _code_named(self) -> set[str]:
+        """Return the files that a child may still read for an order it was handed."""
+        lives = self._by_serial.values()
+        return {path for life in lives for path in life.handed.values() if path}
 
     # Deaths.
 
@@ -322,7 +309,7 @@ class ProcessEngine:
         elif was_full:
             self._listener.lane_writable(life.lane)
 
-    def _last_of(self, life: Life) -> tuple[list[tuple[Token, bytes]], tuple[Token, ...]]:
+    def _last_of(self, life: Life) -> tuple[list[Untaken], tuple[Token, ...]]:
         """Hear the last of a life and strike it off; return what waits in it, and what it began."""
         self._hear_the_last(life)
         waiting = life.take_back()
@@ -421,14 +408,14 @@ class ProcessEngine:
 def _death(
     life: Life,
     begun: tuple[Token, ...],
-    waiting: list[tuple[Token, bytes]],
+    waiting: list[Untaken],
     code: int,
     *,
     memory: bool,
 ) -> LaneDeath:
     return LaneDeath(
         begun=begun,
-        untouched=tuple(token for token, _ in waiting),
+        untouched=tuple(untaken.token for untaken in waiting),
         signal=max(-code, 0),
         exit_code=max(code, 0),
         killed=life.killed and code == -signal.SIGKILL,
@@ -437,13 +424,13 @@ def _death(
     )
 
 
-def _hand_on(fresh: Life, waiting: list[tuple[Token, bytes]]) -> list[tuple[Token, bytes]]:
+def _hand_on(fresh: Life, waiting: list[Untaken]) -> list[Untaken]:
     """Give a child what the former one has not taken up; return what it has no room for.
 
     The kernel gives every lane the same room, but promises nobody that it does.
     """
-    for at, (token, packet) in enumerate(waiting):
-        if not fresh.hand(packet):
+    for at, untaken in enumerate(waiting):
+        if not fresh.hand(untaken.packet):
             return waiting[at:]
-        fresh.handed[token] = None
+        fresh.handed[untaken.token] = untaken.code_path
     return []
