@@ -361,7 +361,10 @@ class Engine(Protocol):
         ...
 
     def hand(self, lane: int, order: Order) -> bool:
-        """Put an order into a lane; False where it has no room (`lane_writable` follows)."""
+        """Put an order into a lane; False where it has no room (`lane_writable` follows).
+
+        Raises OSError where a child could not read it, as on a full disk: it surely did not start.
+        """
         ...
 
     def take_back(self, lane: int) -> list[Token]:

@@ -299,6 +299,8 @@ class ScriptedEngine:
         self.closed = False
         self.deaf = False
         """While it is, no child takes anything up."""
+        self.spoiled: dict[int, OSError] = {}
+        """What handing these raises."""
         self._news = asyncio.Event()
 
     async def open(self, listener: EngineListener, *, lanes: int) -> None:
@@ -310,6 +312,8 @@ class ScriptedEngine:
         if len(child.queue) >= self.room and child.begun:
             return False
         number = number_of(order.token)
+        if number in self.spoiled:
+            raise self.spoiled[number]
         child.queue[order.token] = order
         self.orders[number] = order
         self._begin(child)

@@ -308,6 +308,22 @@ def test_code_that_is_not_there_is_a_matter_of_the_environment(data: bytes, foun
     play(scene)
 
 
+def test_an_order_that_finds_no_room_on_the_disk_costs_no_other() -> None:
+    async def scene(stage: Stage) -> None:
+        session = await begin(stage)
+        stage.engine.spoiled[2] = OSError(28, "No space left on device")
+        await session.assign(1, 2, 3)
+        message = await session.hear_ended(2, OutcomeKind.ENVIRONMENT)
+        assert message.failure is not None
+        assert "No space left on device" in message.failure.message
+        await stage.engine.did("hand", 3)
+        stage.engine.end(1, 3)
+        await session.hear_ended(1)
+        await session.hear_ended(3)
+
+    play(scene)
+
+
 def test_pull_asks_for_one_task_for_each_free_slot() -> None:
     async def scene(stage: Stage) -> None:
         session = await begin(stage)

@@ -101,6 +101,36 @@ def test_what_a_lane_refused_is_not_named(play: Play) -> None:
     assert play.named == [1, 2]
 
 
+def test_what_cannot_be_handed_is_over_and_its_neighbours_run(play: Play) -> None:
+    play.engine.spoiled[2] = OSError(28, "No space left on device", "/home/code")
+    play.hand(1, 2, 3)
+    assert play.named == [1, 3]
+    (over,) = play.slots.collect(0.0)
+    assert (number_of(over.ended.token), over.ended.kind) == (2, OutcomeKind.ENVIRONMENT)
+    assert over.ended.failure is not None
+    assert "[Errno 28] No space left on device: '/home/code'" in over.ended.failure.message
+    assert not play.slots.withdraw(token(2), 0.0)
+    play.engine.end(1)
+    play.engine.end(3)
+    play.slots.collect(0.0)
+    assert not play.slots.busy
+
+
+def test_a_suspect_that_cannot_be_handed_stays_named_until_its_end_is_answered(play: Play) -> None:
+    play.hand(1)
+    play.hand(2, concurrent=True)
+    play.engine.fall()
+    assert play.slots.collect(0.0) == []
+    play.engine.spoiled[1] = OSError(28, "No space left on device")
+    play.slots.dispatch(0.0)
+    (over,) = play.slots.collect(0.0)
+    assert number_of(over.ended.token) == 1
+    assert play.named == [1, 2]
+    assert not play.slots.is_suspect(token(1))
+    play.slots.dispatch(0.0)
+    assert play.engine.runs[2] == 2
+
+
 def test_what_a_dead_child_had_not_touched_is_not_named(play: Play) -> None:
     play.hand(1, 2)
     play.engine.die(0, signal=11)

@@ -117,7 +117,10 @@ class ProcessEngine:
         self._lives.append(None)
 
     def hand(self, lane: int, order: Order) -> bool:
-        """Put an order into a lane; False where it has no room (`lane_writable` follows)."""
+        """Put an order into a lane; False where it has no room (`lane_writable` follows).
+
+        Raises OSError where its function cannot be put on the disk.
+        """
         if self._down or not self._tree.stands:
             return False
         life = self._lives[lane]

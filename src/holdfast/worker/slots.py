@@ -66,6 +66,7 @@ class Slots:
         "_lanes",
         "_orders",
         "_printed",
+        "_spoils",
         "_stops_at",
         "_wake",
     )
@@ -91,6 +92,8 @@ class Slots:
         self._stops_at: dict[Token, float] = {}
         """When the grace of an attempt that is to stop is over; infinity once it was killed."""
         self._events: list[tuple[int, Over | LaneDeath | Fall | None]] = []
+        self._spoils: list[Over] = []
+        """Orders that could not be put where a child reads them."""
         self._wake = wake
         self._printed = printed
 
@@ -141,7 +144,10 @@ class Slots:
         self._lanes.add(order.token, order.function, concurrent=concurrent)
 
     def dispatch(self, now: float) -> None:
-        """Hand out what the lanes have room for; the guard is told of all of it first."""
+        """Hand out what the lanes have room for; the guard is told of all of it first.
+
+        What this worker has no room for on its disk is over, and `collect` brings it.
+        """
         chosen = self._lanes.choose(now)
         if not chosen:
             return
@@ -150,7 +156,12 @@ class Slots:
         full: dict[int, None] = {}
         for lane, token in chosen:
             order = self._orders[token]
-            if lane not in full and self._engine.hand(lane, order):
+            try:
+                has_room = lane not in full and self._engine.hand(lane, order)
+            except OSError as error:
+                self._spoiled(token, error, now)
+                continue
+            if has_room:
                 self._keeper.handed(order, now)
             else:
                 full[lane] = None
@@ -199,10 +210,10 @@ class Slots:
 
     def collect(self, now: float) -> list[Over]:
         """Return all attempts that are over since the last call, in order."""
-        if not self._events:
+        if not self._events and not self._spoils:
             return []
+        overs, self._spoils = self._spoils, []
         events, self._events = self._events, []
-        overs: list[Over] = []
         for lane, event in events:
             if isinstance(event, Over):
                 self._ended(event, now)
@@ -256,6 +267,17 @@ class Slots:
         if unrun:
             self._guard.done(unrun)
         return unrun
+
+    def _spoiled(self, token: Token, error: OSError, now: float) -> None:
+        """End an order that this worker cannot hand to any child: its neighbours go on."""
+        order = self._orders.pop(token)
+        self._not_named([token])
+        self._lanes.lost(token, now)
+        self._begun.pop(token, None)
+        failure = Failure(message=f"this worker could not hand it to a child: {error}")
+        ended = Ended(order.task, token, OutcomeKind.ENVIRONMENT, failure=failure)
+        self._spoils.append(Over(ended))
+        self._wake()
 
     def _ended(self, over: Over, now: float) -> None:
         token = over.ended.token
