@@ -308,6 +308,7 @@ class ScriptedEngine:
         self.children = [Child(1) for _ in range(lanes)] + [Child(1000)]
 
     def hand(self, lane: int, order: Order) -> bool:
+        assert not self.closed
         child = self.children[lane]
         if len(child.queue) >= self.room and child.begun:
             return False
@@ -327,10 +328,12 @@ class ScriptedEngine:
         return tokens
 
     def interrupt(self, lane: int, token: Token) -> None:
+        assert not self.closed
         assert token in self.children[lane].begun
         self.note("interrupt", number_of(token))
 
     def kill(self, lane: int) -> None:
+        assert not self.closed
         self.note("kill", lane)
         assert not self.children[lane].queue, "a neighbour would die with it"
         self.die(lane, signal=9, killed=True)

@@ -7,8 +7,9 @@ import asyncio
 import pytest
 
 from holdfast.errors import ConfigurationError, HoldfastError
-from holdfast.model.messages import Draining, Ended, Goodbye, Started
+from holdfast.model.messages import Draining, Ended, Goodbye, Recall, Started
 from holdfast.model.outcome import Answer, Encoding, OutcomeKind, Payload
+from holdfast.model.task import Wanted
 from tests.core.wording import number_of, said, task, token
 from tests.worker.kit import Stage, begin, cut, play
 
@@ -82,6 +83,39 @@ def test_a_large_result_that_no_store_has_taken_yet_outlives_the_worker() -> Non
         assert stage.files.shelf == {kept.result.digest: b"large-result"}
 
     play(scene)
+
+
+def test_nothing_is_asked_of_a_closed_engine_while_a_result_goes_on_the_shelf() -> None:
+    async def scene(stage: Stage) -> None:
+        running = stage.start()
+        session = await stage.welcomed()
+        await session.assign(1, 2, 3, 4)
+        await stage.engine.did("hand", 4)
+        stage.files.gate = asyncio.Event()
+        stage.files.files["out/1"] = b"large-result"
+        message = Ended(task(1), token(1), OutcomeKind.SUCCEEDED, Payload(Encoding.PICKLE))
+        stage.engine.report(message, "out/1")
+        stage.agent.drain(0)
+        await stage.engine.did("close", 0)
+        await session.wish(2, Wanted.CANCEL, 1)
+        await session.say(Recall(task(3), token(3)))
+        await session.stop(4)
+        await asyncio.sleep(1)
+        assert not running.done()
+        stage.files.gate.set()
+        ends = {}
+        while not isinstance(message := await session.hear(object), Goodbye):
+            if isinstance(message, Ended):
+                ends[number_of(message.token)] = message.kind
+        await running
+        assert ends == {
+            1: OutcomeKind.SUCCEEDED,
+            2: OutcomeKind.STOPPED,
+            3: OutcomeKind.STOPPED,
+        }
+        assert [number_of(each.token) for each in stage.spool.load()] == [1, 2, 3]
+
+    play(scene, slots=4)
 
 
 def test_a_drain_without_a_coordinator_ends_too() -> None:

@@ -174,7 +174,7 @@ class ProcessEngine:
             self._unwatch(life)
             life.close()
         self._by_serial.clear()
-        self._lives.clear()
+        self._lives = [None] * len(self._lives)
 
     # Births.
 

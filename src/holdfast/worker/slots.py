@@ -59,6 +59,7 @@ class Slots:
 
     __slots__ = (
         "_begun",
+        "_closed",
         "_engine",
         "_events",
         "_guard",
@@ -96,6 +97,7 @@ class Slots:
         """Orders that could not be put where a child reads them."""
         self._wake = wake
         self._printed = printed
+        self._closed = False
 
     # The engine's listener.
 
@@ -130,7 +132,11 @@ class Slots:
         await self._engine.open(self, lanes=self._lanes.slots)
 
     async def close(self) -> None:
-        """End all children."""
+        """End all children. Nothing is asked of the engine from here on.
+
+        What was in a lane stays there: whoever keeps the leases ends it.
+        """
+        self._closed = True
         await self._engine.close()
 
     @property
@@ -199,7 +205,7 @@ class Slots:
     def stop(self, token: Token, now: float) -> None:
         """Interrupt an attempt that runs; after the grace its child is killed."""
         lane = self._lanes.lane_of(token)
-        if lane is not None and token not in self._stops_at:
+        if lane is not None and token not in self._stops_at and not self._closed:
             self._stops_at[token] = now + CANCEL_GRACE_SECONDS
             self._engine.interrupt(lane, token)
 
@@ -250,6 +256,8 @@ class Slots:
     # How it is done.
 
     def _take_back(self, lane: int, now: float) -> None:
+        if self._closed:
+            return
         tokens = self._engine.take_back(lane)
         for token in tokens:
             self._stops_at.pop(token, None)
