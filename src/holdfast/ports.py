@@ -330,7 +330,7 @@ class EngineListener(Protocol):
         ...
 
     def lane_died(self, lane: int, death: LaneDeath) -> None:
-        """The lane's child is gone; a fresh one takes the lane at once."""
+        """The lane's child is gone; a fresh one takes the lane as soon as there is room for it."""
         ...
 
     def all_died(self, deaths: Sequence[tuple[int, LaneDeath]]) -> None:
@@ -346,6 +346,13 @@ class EngineListener(Protocol):
 
     def printed(self, lane: int, *, error: bool, data: bytes) -> None:
         """The child wrote to its stdout, or to its stderr."""
+        ...
+
+    def failed(self, error: Exception) -> None:
+        """The engine broke in a way that it does not know: it tells nothing more, and does nothing.
+
+        Whoever uses it has to end.
+        """
         ...
 
 

@@ -32,6 +32,7 @@ class Rig:
         self.writable: list[int] = []
         self.out = {False: bytearray(), True: bytearray()}
         self.guard_deaths = 0
+        self.failures: list[Exception] = []
         self._news = asyncio.Event()
         self._fence = 0
 
@@ -43,6 +44,7 @@ class Rig:
         await self.engine.close()
         self.engine.guard.hang_up()
         await self.engine.guard.gone()
+        assert not self.failures, self.failures
 
     def attempt_ended(self, lane: int, ended: Ended, result_path: str) -> None:
         assert ended.token not in self.ended, "an attempt ended twice"
@@ -63,6 +65,10 @@ class Rig:
 
     def printed(self, lane: int, *, error: bool, data: bytes) -> None:
         self.out[error] += data
+        self._news.set()
+
+    def failed(self, error: Exception) -> None:
+        self.failures.append(error)
         self._news.set()
 
     def _guard_died(self) -> None:

@@ -44,8 +44,13 @@ def test_kills_of_both_versions_are_counted(
     counter.write_text(after, encoding="ascii")
     assert evidence.grew()
     assert not evidence.grew()
+    text = counter.read_text(encoding="ascii")
     counter.write_text("nonsense", encoding="ascii")
     assert not evidence.grew()
+    counter.unlink()
+    assert not evidence.grew()
+    counter.write_text(text, encoding="ascii")
+    assert not evidence.grew(), "it could not be read for a while, and that is all"
 
 
 def test_without_a_group_there_is_no_evidence(tmp_path: Path) -> None:

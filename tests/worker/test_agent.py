@@ -370,6 +370,20 @@ def test_a_broken_guard_ends_the_worker() -> None:
     play(scene)
 
 
+def test_an_engine_that_broke_ends_the_worker() -> None:
+    async def scene(stage: Stage) -> None:
+        running = stage.start()
+        session = await stage.welcomed()
+        await session.assign(1)
+        await stage.engine.did("hand", 1)
+        stage.engine.listener.failed(RuntimeError("our own fault"))
+        with pytest.raises(RuntimeError, match="our own fault"):
+            await running
+        assert stage.engine.closed
+
+    play(scene)
+
+
 @pytest.mark.parametrize("slots", [0, -1])
 def test_a_worker_without_slots_is_refused(slots: int) -> None:
     async def scene(stage: Stage) -> None:

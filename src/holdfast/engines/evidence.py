@@ -36,6 +36,7 @@ class OomEvidence:
 
     def __init__(self, *, proc: Path = PROC, cgroups: Path = CGROUPS) -> None:
         self._file = cgroup_file("memory.events", "memory.oom_control", proc=proc, cgroups=cgroups)
+        self._kills = 0
         self._kills = self._read()
 
     def grew(self) -> bool:
@@ -44,10 +45,12 @@ class OomEvidence:
         return self._kills > before
 
     def _read(self) -> int:
+        """Return the count; where it cannot be read now, the one before."""
         if self._file is None:
             return 0
         try:
             lines = self._file.read_text(encoding="ascii").splitlines()
-            return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+            counts = (int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+            return next(counts, self._kills)
         except (OSError, ValueError, IndexError):
-            return 0
+            return self._kills

@@ -1,8 +1,13 @@
-"""The supervisor's end of the nursery: asks for children, hears of their beginnings and ends."""
+"""The supervisor's end of the nursery: asks for children, hears of their beginnings and ends.
+
+Where this process has no descriptors left a child is not asked for, and one that was asked for is
+not lost: a place for its pidfd is kept from then on.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import socket
@@ -12,6 +17,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from holdfast.engines.calling import heard
 from holdfast.engines.packets import REQUEST_BYTES_MAX, Charge, Exited, Forked, pack
 
 _BOOT = (
@@ -20,12 +26,16 @@ _BOOT = (
 )
 _MESSAGES_MAX = 64
 """Messages read at one wake-up."""
+_ROOM_SECONDS = 0.05
+"""Until a request is sent again for which the kernel had no room."""
+_NO_ROOM = (errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM)
 
 
 class NurseryLink:
     """The socket to the nursery. `forked` gets the child's pidfd, which becomes its own.
 
     `lost` is called when nobody holds the other end any more, which is the end of all children.
+    `failed` is handed whatever breaks here.
     """
 
     def __init__(
@@ -34,8 +44,10 @@ class NurseryLink:
         forked: Callable[[Forked, int], None],
         exited: Callable[[Exited], None],
         lost: Callable[[], None],
+        failed: Callable[[Exception], None],
     ) -> None:
         self._lost = lost
+        self._failed = failed
         self._forked = forked
         self._exited = exited
         self._decoder = msgspec.msgpack.Decoder(Forked | Exited)
@@ -43,6 +55,11 @@ class NurseryLink:
         self._ours.setblocking(False)
         self._waiting: deque[tuple[bytes, list[int]]] = deque()
         """Requests that found no room: at most one for each lane."""
+        self._later: asyncio.TimerHandle | None = None
+        self._unborn: dict[int, None] = {}
+        """The serials of children that were asked for and have not been heard of."""
+        self._places: list[int] = []
+        """As many descriptors to spare."""
 
     @property
     def inherit(self) -> int:
@@ -57,21 +74,38 @@ class NurseryLink:
     def open(self) -> None:
         """Listen; the nursery has its own copy of its end by now."""
         self._theirs.close()
-        asyncio.get_running_loop().add_reader(self._ours, self._read)
+        asyncio.get_running_loop().add_reader(self._ours, heard, self._failed, self._read)
 
     def close(self) -> None:
         """Stop listening, and drop what was asked for."""
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._ours)
         loop.remove_writer(self._ours)
+        if self._later is not None:
+            self._later.cancel()
         self._ours.close()
         self._theirs.close()
+        for _, descriptors in self._waiting:
+            _close(descriptors)
         self._waiting.clear()
+        _close(self._places)
+        self._places.clear()
 
     def fork(self, charge: Charge, descriptors: Sequence[int]) -> None:
-        """Ask for a child, who gets copies of the descriptors. They may be closed on return."""
-        request = (pack(charge), [os.dup(each) for each in descriptors])
-        self._waiting.append(request)
+        """Ask for a child, who gets copies of the descriptors. They may be closed on return.
+
+        Raises OSError where this process can open no more; nothing was asked for then.
+        """
+        copies: list[int] = []
+        try:
+            # What was opened before one fails is in the list.
+            copies.extend(os.dup(each) for each in descriptors)
+            self._places.append(os.dup(self._ours.fileno()))
+        except OSError:
+            _close(copies)
+            raise
+        self._unborn[charge.serial] = None
+        self._waiting.append((pack(charge), copies))
         self._write()
 
     def _write(self) -> None:
@@ -81,20 +115,29 @@ class NurseryLink:
             try:
                 socket.send_fds(self._ours, [data], descriptors)
             except BlockingIOError:
-                loop.add_writer(self._ours, self._write)
+                loop.add_writer(self._ours, heard, self._failed, self._write)
                 return
             except (BrokenPipeError, ConnectionResetError):
                 pass  # The nursery is gone, and so are these lives: there is a new one soon.
+            except OSError as error:
+                if error.errno not in _NO_ROOM:
+                    raise
+                # The socket would call that writable, and have us spin.
+                loop.remove_writer(self._ours)
+                self._later = loop.call_later(_ROOM_SECONDS, heard, self._failed, self._write)
+                return
             self._waiting.popleft()
-            for each in descriptors:
-                os.close(each)
+            _close(descriptors)
         loop.remove_writer(self._ours)
 
     def _read(self) -> None:
         for _ in range(_MESSAGES_MAX):
+            if self._places:
+                os.close(self._places.pop())
             try:
                 data, descriptors, _, _ = socket.recv_fds(self._ours, REQUEST_BYTES_MAX, 1)
             except BlockingIOError:
+                self._keep_places()
                 return
             except ConnectionResetError:
                 data, descriptors = b"", []
@@ -103,7 +146,21 @@ class NurseryLink:
                 self._lost()
                 return
             message = self._decoder.decode(data)
+            self._unborn.pop(message.serial, None)
+            self._keep_places()
             if isinstance(message, Forked):
                 self._forked(message, descriptors[0] if descriptors else -1)
             else:
                 self._exited(message)
+
+    def _keep_places(self) -> None:
+        """Have one descriptor to spare for each child that is to come."""
+        while len(self._places) > len(self._unborn):
+            os.close(self._places.pop())
+        while len(self._places) < len(self._unborn):
+            self._places.append(os.dup(self._ours.fileno()))
+
+
+def _close(descriptors: Sequence[int]) -> None:
+    for each in descriptors:
+        os.close(each)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import NamedTuple
 
 import msgspec
@@ -25,6 +27,7 @@ from holdfast.engines.packets import (
     WorkHead,
 )
 from holdfast.model.ids import Token
+from holdfast.ports import LaneDeath
 
 PRINTED_BYTES = 64 * 1024
 """Read from one stream at one wake-up."""
@@ -68,6 +71,7 @@ class Life:
     )
 
     def __init__(self, *, lane: int, serial: int) -> None:
+        """Open the streams. Raises OSError where there is no room for all of them."""
         self.lane = lane
         self.serial = serial
         self.pid = 0
@@ -79,13 +83,15 @@ class Life:
         self.garbled = False
         self.stderr = Tail()
         self._rest = b""
-        self._orders_out, self._orders_in = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ExitStack() as opened:
+            self._orders_out, self._orders_in = _sockets(opened, socket.SOCK_SEQPACKET)
+            self._outcomes, theirs = _sockets(opened, socket.SOCK_STREAM)
+            self.printed, printed_in = _pipe(opened)
+            self.errors, errors_in = _pipe(opened)
+            opened.pop_all()
         self._orders_out.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ORDER_BUFFER_BYTES)
-        self._outcomes, theirs = socket.socketpair()
         for each in (self._outcomes, theirs):
             each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, RESULT_BUFFER_BYTES)
-        self.printed, printed_in = os.pipe2(os.O_CLOEXEC)
-        self.errors, errors_in = os.pipe2(os.O_CLOEXEC)
         for pipe in (self.printed, self.errors):
             os.set_blocking(pipe, False)
         # The child's end of the orders stays in blocking mode, whose flags both copies share.
@@ -130,6 +136,36 @@ class Life:
                 return taken
             token = _HEADS.decode(packet).token
             taken.append(Untaken(token, packet, self.handed.pop(token)))
+
+    def take_over(self, waiting: Sequence[Untaken]) -> Sequence[Untaken]:
+        """Take what a former child has not taken up; return what there is no room for.
+
+        The kernel gives every lane the same room, but promises nobody that it does.
+        """
+        for at, untaken in enumerate(waiting):
+            if not self.hand(untaken.packet):
+                return waiting[at:]
+            self.handed[untaken.token] = untaken.code_path
+        return ()
+
+    def death(
+        self,
+        begun: tuple[Token, ...],
+        waiting: Sequence[Untaken],
+        code: int,
+        *,
+        out_of_memory: bool,
+    ) -> LaneDeath:
+        """Return what is told of the end of this child; `code` below 0 is a signal."""
+        return LaneDeath(
+            begun=begun,
+            untouched=tuple(untaken.token for untaken in waiting),
+            signal=max(-code, 0),
+            exit_code=max(code, 0),
+            killed=self.killed and code == -signal.SIGKILL,
+            out_of_memory=out_of_memory,
+            last_words=self.stderr.text(),
+        )
 
     def read(self, buffer: memoryview) -> list[Report]:
         """Return the whole reports that have arrived, at most one buffer full of them.
@@ -214,3 +250,17 @@ class Life:
                 os.close(descriptor)
         self.printed = self.errors = self.pidfd = -1
         self._theirs = (-1, -1, -1, -1)
+
+
+def _sockets(opened: ExitStack, kind: socket.SocketKind) -> tuple[socket.socket, socket.socket]:
+    pair = socket.socketpair(socket.AF_UNIX, kind)
+    for each in pair:
+        opened.callback(each.close)
+    return pair
+
+
+def _pipe(opened: ExitStack) -> tuple[int, int]:
+    pair = os.pipe2(os.O_CLOEXEC)
+    for each in pair:
+        opened.callback(os.close, each)
+    return pair

@@ -8,14 +8,16 @@ not judge a death, keeps no order after its end, and runs no user code.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
 
+from holdfast.engines.calling import heard
 from holdfast.engines.child import INTERRUPT_SIGNAL
 from holdfast.engines.codefiles import CodeFiles
 from holdfast.engines.evidence import OomEvidence
@@ -80,6 +82,7 @@ class ProcessEngine:
             falling=self._end_all,
             fell=self._fell,
             lost=self._lost,
+            failed=self._failed,
         )
         self.guard = self._tree.guard
         self._results = state_dir.absolute() / "engine" / "results"
@@ -95,6 +98,8 @@ class ProcessEngine:
         self._failures: list[int] = []
         self._timers: dict[int, asyncio.TimerHandle] = {}
         """By serial: the birth that is put off, or the word that is waited for."""
+        self._unborn: dict[int, asyncio.TimerHandle] = {}
+        """By lane: when a life is tried for again, for which there was no room."""
         self._full: dict[int, None] = {}
         self._code_files = CodeFiles(self._code, named=self._code_named)
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
@@ -124,8 +129,10 @@ class ProcessEngine:
         if self._down or not self._tree.stands:
             return False
         life = self._lives[lane]
+        if life is None and lane not in self._unborn:
+            life = self._lives[lane] = self._try_to_bear(lane)
         if life is None:
-            life = self._lives[lane] = self._bear(lane)
+            return False
         code_path = ""
         if len(order.code) > CODE_INLINE_BYTES_MAX:
             code_path = self._code_files.path_of(order.code)
@@ -136,7 +143,9 @@ class ProcessEngine:
             return True
         if lane not in self._full:
             self._full[lane] = None
-            asyncio.get_running_loop().add_writer(life.orders, self._writable, lane, life)
+            asyncio.get_running_loop().add_writer(
+                life.orders, heard, self._failed, self._writable, lane, life
+            )
         return False
 
     def take_back(self, lane: int) -> list[Token]:
@@ -179,18 +188,45 @@ class ProcessEngine:
     # Births.
 
     def _bear(self, lane: int, delay_seconds: float = 0.0) -> Life:
-        """Return a new life of a lane, whose child is asked for now or after a delay."""
+        """Return a new life of a lane, whose child is asked for now or after a delay.
+
+        Raises OSError where this process has no room for its streams.
+        """
         self._serial += 1
         life = Life(lane=lane, serial=self._serial)
         self._by_serial[life.serial] = life
-        loop = asyncio.get_running_loop()
-        loop.add_reader(life.outcomes, self._readable, life)
+        self._watch(life.outcomes, self._readable, life)
         self._watch_printed(life)
         if delay_seconds:
-            self._timers[life.serial] = loop.call_later(delay_seconds, self._ask_for, life)
+            self._timers[life.serial] = self._later(delay_seconds, self._ask_for, life)
         else:
             self._ask_for(life)
         return life
+
+    def _try_to_bear(self, lane: int, delay_seconds: float = 0.0) -> Life | None:
+        """Return a new life of a lane; None where there is no room for one now.
+
+        It is tried for again then, and `lane_writable` tells when it is there.
+        """
+        try:
+            life = self._bear(lane, delay_seconds)
+        except OSError as error:
+            if lane not in self._unborn:
+                _LOG.error("lane %d: no room for a child, it is tried again: %s", lane, error)
+            self._failures[lane] += 1
+            self._unborn[lane] = self._later(self._backoff(lane), self._bear_late, lane)
+            return None
+        self._unborn.pop(lane, None)
+        return life
+
+    def _bear_late(self, lane: int) -> None:
+        life = self._lives[lane] = self._try_to_bear(lane)
+        if life is not None and self._listener is not None:
+            self._listener.lane_writable(lane)
+
+    def _backoff(self, lane: int) -> float:
+        failures = self._failures[lane]
+        return min(BACKOFF_SECONDS * 2**failures, BACKOFF_SECONDS_MAX) if failures else 0.0
 
     def _ask_for(self, life: Life) -> None:
         self._timers.pop(life.serial, None)
@@ -203,7 +239,12 @@ class ProcessEngine:
             rss_bytes_max=self._recycle_rss_bytes,
             follows_sources=self._follow_sources,
         )
-        self._tree.fork(charge, life.descriptors)
+        try:
+            self._tree.fork(charge, life.descriptors)
+        except OSError as error:
+            _LOG.warning("lane %d: no child can be asked for now: %s", life.lane, error)
+            self._timers[life.serial] = self._later(BACKOFF_SECONDS_MAX, self._ask_for, life)
+            return
         life.release()
 
     def _forked(self, forked: Forked, pidfd: int) -> None:
@@ -215,8 +256,10 @@ class ProcessEngine:
                 _LOG.warning("lane %d: no child could be forked: %s", life.lane, forked.error)
                 self._bury(life, signal.SIGKILL)
             return
+        if pidfd < 0:
+            raise OSError(errno.EMFILE, "a child came without its pidfd: there was no room for it")
         life.pid, life.pidfd = forked.pid, pidfd
-        asyncio.get_running_loop().add_reader(pidfd, self._ended, life)
+        self._watch(pidfd, self._ended, life)
         if life.killed or life.garbled:
             life.kill()
 
@@ -249,12 +292,11 @@ class ProcessEngine:
             self._listener.lane_writable(lane)
 
     def _watch_printed(self, life: Life) -> None:
-        loop = asyncio.get_running_loop()
         for descriptor, error in ((life.printed, False), (life.errors, True)):
             if self._reads_printed:
-                loop.add_reader(descriptor, partial(self._print, life, error=error))
+                self._watch(descriptor, partial(self._print, life, error=error))
             else:
-                loop.remove_reader(descriptor)
+                asyncio.get_running_loop().remove_reader(descriptor)
 
     def _print(self, life: Life, *, error: bool) -> bool:
         """Pass on one read of what was printed; tells whether there may be more."""
@@ -275,13 +317,10 @@ class ProcessEngine:
 
     def _ended(self, life: Life) -> None:
         """The pidfd says that the child is gone; how, its minder tells in a moment."""
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(life.pidfd)
+        asyncio.get_running_loop().remove_reader(life.pidfd)
         if not self._tree.stands:
             return
-        self._timers[life.serial] = loop.call_later(
-            WORD_SECONDS, self._bury, life, int(signal.SIGKILL)
-        )
+        self._timers[life.serial] = self._later(WORD_SECONDS, self._bury, life, int(signal.SIGKILL))
 
     def _exited(self, exited: Exited) -> None:
         life = self._by_serial.get(exited.serial)
@@ -289,7 +328,11 @@ class ProcessEngine:
             self._bury(life, exited.status)
 
     def _bury(self, life: Life, status: int) -> None:
-        """Hear the last of a child, give its lane a fresh one, and report the death."""
+        """Hear the last of a child, report the death, and give its lane a fresh one.
+
+        Whatever becomes of the fresh one, the death has been told; only what a retired child has
+        left goes to it unseen.
+        """
         timer = self._timers.pop(life.serial, None)
         if timer is not None:
             timer.cancel()
@@ -301,28 +344,40 @@ class ProcessEngine:
         retired = code == RETIRED_EXIT and not begun
         started_well = bool(begun) or life.begun_any or life.killed
         self._failures[life.lane] = 0 if started_well else self._failures[life.lane] + 1
-        fresh = self._replace(life.lane, needed=retired and bool(waiting))
-        if retired and fresh is not None:
-            waiting = _hand_on(fresh, waiting)
-        life.close()
+        if retired:
+            fresh = self._replace(life.lane, needed=bool(waiting))
+            if fresh is not None:
+                waiting = fresh.take_over(waiting)
         if waiting or not retired:
             by_us = life.killed and code == -signal.SIGKILL
             memory = code == -signal.SIGKILL and not by_us and self._oom.grew()
-            self._listener.lane_died(life.lane, _death(life, begun, waiting, code, memory=memory))
+            death = life.death(begun, waiting, code, out_of_memory=memory)
+            self._listener.lane_died(life.lane, death)
         elif was_full:
             self._listener.lane_writable(life.lane)
+        if not retired:
+            self._replace(life.lane, needed=False)
 
-    def _last_of(self, life: Life) -> tuple[list[Untaken], tuple[Token, ...]]:
+    def _last_of(self, life: Life) -> tuple[Sequence[Untaken], tuple[Token, ...]]:
         """Hear the last of a life and strike it off; return what waits in it, and what it began."""
         self._hear_the_last(life)
-        waiting = life.take_back()
+        waiting: Sequence[Untaken] = life.take_back()
         begun = tuple(life.handed)
         self._unwatch(life)
         del self._by_serial[life.serial]
+        self._lives[life.lane] = None
+        life.close()
         if begun:
-            for unfinished in self._results.glob(f"{life.serial}-*{PARTIAL_SUFFIX}"):
-                unfinished.unlink()
+            self._tidy(life)
         return waiting, begun
+
+    def _tidy(self, life: Life) -> None:
+        """Remove what a child had begun to write; what cannot be removed now, `open` does."""
+        try:
+            for unfinished in self._results.glob(f"{life.serial}-*{PARTIAL_SUFFIX}"):
+                unfinished.unlink(missing_ok=True)
+        except OSError as error:
+            _LOG.warning("lane %d: an unfinished result stays: %s", life.lane, error)
 
     def _hear_the_last(self, life: Life) -> None:
         """Read what the child wrote before its end; all of it is in the buffers by now."""
@@ -347,12 +402,32 @@ class ProcessEngine:
 
         The concurrent lane gets one where it is `needed` now, else with its next order.
         """
-        failures = self._failures[lane]
-        delay = min(BACKOFF_SECONDS * 2**failures, BACKOFF_SECONDS_MAX) if failures else 0.0
         concurrent = lane == len(self._lives) - 1
-        fresh = None if concurrent and not needed else self._bear(lane, delay)
+        fresh = None
+        if needed or not concurrent:
+            fresh = self._try_to_bear(lane, self._backoff(lane))
         self._lives[lane] = fresh
         return fresh
+
+    def _watch(self, descriptor: int, callback: Callable[..., object], *args: object) -> None:
+        asyncio.get_running_loop().add_reader(descriptor, heard, self._failed, callback, *args)
+
+    def _later(
+        self, seconds: float, callback: Callable[..., object], *args: object
+    ) -> asyncio.TimerHandle:
+        loop = asyncio.get_running_loop()
+        return loop.call_later(seconds, heard, self._failed, callback, *args)
+
+    def _failed(self, error: Exception) -> None:
+        """Nothing that is told from here on could be relied upon: the worker ends."""
+        if self._down or self._listener is None:
+            _LOG.debug("an engine that is down failed", exc_info=error)
+            return
+        self._down = True
+        self._stop_timers()
+        for life in self._by_serial.values():
+            self._unwatch(life)
+        self._listener.failed(error)
 
     def _unwatch(self, life: Life) -> None:
         loop = asyncio.get_running_loop()
@@ -362,9 +437,10 @@ class ProcessEngine:
         loop.remove_writer(life.orders)
 
     def _stop_timers(self) -> None:
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
+        for timers in (self._timers, self._unborn):
+            for timer in timers.values():
+                timer.cancel()
+            timers.clear()
 
     def _end_all(self) -> list[int]:
         self._stop_timers()
@@ -375,18 +451,15 @@ class ProcessEngine:
 
     def _fell(self) -> None:
         """All children are gone at once: fresh ones of a new tree take all lanes."""
-        deaths = self._bury_all()
+        self._tell_of(self._bury_all())
         self._failures = [0] * len(self._lives)
-        lanes = len(self._lives) - 1
-        self._lives = [*(self._bear(lane) for lane in range(lanes)), None]
-        self._tell_of(deaths)
+        for lane in range(len(self._lives)):
+            self._replace(lane, needed=False)
 
     def _lost(self) -> None:
         """All children are gone, and none follows."""
-        deaths = self._bury_all()
-        self._lives = [None] * len(self._lives)
+        self._tell_of(self._bury_all())
         self._down = True
-        self._tell_of(deaths)
         self._guard_death()
 
     def _bury_all(self) -> list[tuple[int, LaneDeath]]:
@@ -397,43 +470,11 @@ class ProcessEngine:
                 deaths.append((lane, NO_DEATH))
                 continue
             waiting, begun = self._last_of(life)
-            death = _death(life, begun, waiting, -signal.SIGKILL, memory=memory)
+            death = life.death(begun, waiting, -signal.SIGKILL, out_of_memory=memory)
             deaths.append((lane, death))
-            life.close()
         self._full.clear()
         return deaths
 
     def _tell_of(self, deaths: list[tuple[int, LaneDeath]]) -> None:
         if self._listener is not None:
             self._listener.all_died(deaths)
-
-
-def _death(
-    life: Life,
-    begun: tuple[Token, ...],
-    waiting: list[Untaken],
-    code: int,
-    *,
-    memory: bool,
-) -> LaneDeath:
-    return LaneDeath(
-        begun=begun,
-        untouched=tuple(untaken.token for untaken in waiting),
-        signal=max(-code, 0),
-        exit_code=max(code, 0),
-        killed=life.killed and code == -signal.SIGKILL,
-        out_of_memory=memory,
-        last_words=life.stderr.text(),
-    )
-
-
-def _hand_on(fresh: Life, waiting: list[Untaken]) -> list[Untaken]:
-    """Give a child what the former one has not taken up; return what it has no room for.
-
-    The kernel gives every lane the same room, but promises nobody that it does.
-    """
-    for at, untaken in enumerate(waiting):
-        if not fresh.hand(untaken.packet):
-            return waiting[at:]
-        fresh.handed[untaken.token] = untaken.code_path
-    return []

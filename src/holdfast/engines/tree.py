@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import select
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Final
 
 from holdfast.engines import ending, kernel
+from holdfast.engines.calling import heard
 from holdfast.engines.forking import NurseryLink
 from holdfast.engines.guarding import CLOSE_SECONDS, GuardProcess
 from holdfast.engines.packets import Charge, Exited, Forked
@@ -33,8 +35,9 @@ class Tree:
 
     `forked` and `exited` tell of children. `falling`: all children are to be ended now, and nobody
     tells of each; it returns their pidfds. `fell`: they have ended, and a new tree stands. `lost`:
-    they have ended, and none follows. With `adopts`, orphans of a guard that was killed become
-    children of this process, which must have no others: they are ended too.
+    they have ended, and none follows. `failed` is handed whatever breaks here. With `adopts`,
+    orphans of a guard that was killed become children of this process, which must have no others:
+    they are ended too.
     """
 
     def __init__(
@@ -47,8 +50,9 @@ class Tree:
         falling: Callable[[], Sequence[int]],
         fell: Callable[[], None],
         lost: Callable[[], None],
+        failed: Callable[[Exception], None],
     ) -> None:
-        self.guard = GuardProcess(python=python, died=self._guard_died)
+        self.guard = GuardProcess(python=python, died=partial(heard, failed, self._guard_died))
         self._python = python
         self._adopts = adopts
         self._forked = forked
@@ -56,6 +60,7 @@ class Tree:
         self._falling = falling
         self._fell = fell
         self._lost = lost
+        self._failed = failed
         self._nursery: NurseryLink | None = None
         self._barren = 0
         self._tasks = TaskSet(_LOG)
@@ -72,7 +77,12 @@ class Tree:
         self._barren += 1
         if self._adopts:
             kernel.become_subreaper()
-        nursery = NurseryLink(forked=self._child_came, exited=self._exited, lost=self._nursery_lost)
+        nursery = NurseryLink(
+            forked=self._child_came,
+            exited=self._exited,
+            lost=self._nursery_lost,
+            failed=self._failed,
+        )
         try:
             self.guard.start(nursery.command(self._python), inherit=nursery.inherit)
         except OSError:
@@ -111,12 +121,12 @@ class Tree:
         """The kernel ends the children of a nursery with it, the guard ends all others."""
         self._fall()
         loop = asyncio.get_running_loop()
-        self._felling = loop.call_later(CLOSE_SECONDS, self.guard.kill)
+        self._felling = loop.call_later(CLOSE_SECONDS, heard, self._failed, self.guard.kill)
 
     def _guard_died(self) -> None:
         self._fall()
         self._stop_felling()
-        self._tasks.start("plant a new tree", self._replant())
+        self._tasks.start("plant a new tree", self._replanted())
 
     def _fall(self) -> None:
         if self._nursery is not None:
@@ -128,6 +138,12 @@ class Tree:
         if self._felling is not None:
             self._felling.cancel()
             self._felling = None
+
+    async def _replanted(self) -> None:
+        try:
+            await self._replant()
+        except Exception as error:
+            self._failed(error)
 
     async def _replant(self) -> None:
         """Let a new tree stand where one fell, or give up; then tell of the fall."""

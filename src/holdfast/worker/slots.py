@@ -92,7 +92,7 @@ class Slots:
         """Suspects: they ran in a child that died, and wait to run again, or do."""
         self._stops_at: dict[Token, float] = {}
         """When the grace of an attempt that is to stop is over; infinity once it was killed."""
-        self._events: list[tuple[int, Over | LaneDeath | Fall | None]] = []
+        self._events: list[tuple[int, Over | LaneDeath | Fall | Exception | None]] = []
         self._spoils: list[Over] = []
         """Orders that could not be put where a child reads them."""
         self._wake = wake
@@ -124,6 +124,11 @@ class Slots:
     def printed(self, lane: int, *, error: bool, data: bytes) -> None:
         """Pass on what a child wrote."""
         self._printed(lane, error, data)
+
+    def failed(self, error: Exception) -> None:
+        """Note that the engine is of no use any more; `collect` raises it."""
+        self._events.append((-1, error))
+        self._wake()
 
     # What the worker asks.
 
@@ -215,7 +220,10 @@ class Slots:
             del self._stops_at[token]
 
     def collect(self, now: float) -> list[Over]:
-        """Return all attempts that are over since the last call, in order."""
+        """Return all attempts that are over since the last call, in order.
+
+        Raises what broke the engine, if anything did.
+        """
         if not self._events and not self._spoils:
             return []
         overs, self._spoils = self._spoils, []
@@ -228,6 +236,8 @@ class Slots:
                 self._lanes.writable(lane)
             elif isinstance(event, Fall):
                 self._fell(event, now, overs)
+            elif isinstance(event, Exception):
+                raise event
             else:
                 self._died(lane, event, now, overs)
         return overs
