@@ -104,6 +104,22 @@ def test_a_worker_that_starts_clears_its_shelf(tmp_path: Path) -> None:
     assert list(shelf.iterdir()) == []
 
 
+def test_slots_that_the_limit_of_open_files_does_not_allow_are_refused(tmp_path: Path) -> None:
+    limits = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200)); "
+    program = f"import sys; {limits}from holdfast.cli import main; main()"
+    words = ["worker", "--url", f"unix:{tmp_path}/nobody.sock", "--home", str(tmp_path / "home")]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words, "--slots", "300"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert done.returncode == Exit.USAGE
+    assert "300 slots need 1870 open files, and this process may have 200" in done.stderr
+    assert "give --slots 21 at most, or raise the hard limit" in done.stderr
+
+
 def test_it_says_once_that_it_waits(caplog: pytest.LogCaptureFixture) -> None:
     async def scene() -> None:
         agent = Agent()

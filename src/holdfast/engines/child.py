@@ -61,6 +61,10 @@ def run(charge: Charge, descriptors: tuple[int, ...], minder_pid: int, sign: Sig
     kernel.die_with_parent(minder_pid)
     os.setsid()
     orders, outcomes = _arrange(descriptors)
+    if charge.open_files_max:
+        # After all others were closed: what lies above the limit would be hard to find.
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (charge.open_files_max, hard))
     kernel.name_process(f"holdfast-{charge.lane}")
     _use_streams()
     # A copy of this process that user code forks must neither take orders nor report outcomes.

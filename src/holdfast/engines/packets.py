@@ -66,7 +66,8 @@ class Charge(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """Fork a child. Four descriptors come with it: orders, outcomes, stdout, stderr.
 
     `tasks_max` and `rss_bytes_max` (0: no bound) say when the child retires; with
-    `follows_sources` it also does when a module that it has loaded was changed on disk.
+    `follows_sources` it also does when a module that it has loaded was changed on disk. So many
+    files it may open as `open_files_max` says (0: as many as its worker).
     """
 
     serial: int
@@ -76,6 +77,7 @@ class Charge(msgspec.Struct, frozen=True, array_like=True, tag=1):
     tasks_max: int
     rss_bytes_max: int
     follows_sources: bool
+    open_files_max: int
 
 
 class Forked(msgspec.Struct, frozen=True, array_like=True, tag=2):

@@ -59,8 +59,9 @@ class ProcessEngine:
     and `engine/code`; `open` empties both. A new guard and a new nursery follow those that end
     unasked; `guard_death` is called when they do so again and again before they have a child.
     `recycle_tasks` and `recycle_rss_bytes` (0: never) replace a child between two tasks;
-    `follow_sources` replaces one whose modules were changed on disk. `adopts` is for a process
-    that has no children but those of this engine: it ends what a guard that was killed has left.
+    `follow_sources` replaces one whose modules were changed on disk. `open_files_max` (0: as it is
+    here) is the soft limit of user code. `adopts` is for a process that has no children but those
+    of this engine: it ends what a guard that was killed has left.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class ProcessEngine:
         recycle_rss_bytes: int = 0,
         follow_sources: bool = False,
         adopts: bool = False,
+        open_files_max: int = 0,
     ) -> None:
         self._tree = Tree(
             python=python,
@@ -91,6 +93,7 @@ class ProcessEngine:
         self._recycle_tasks = recycle_tasks
         self._recycle_rss_bytes = recycle_rss_bytes
         self._follow_sources = follow_sources
+        self._open_files_max = open_files_max
         self._listener: EngineListener | None = None
         self._lives: list[Life | None] = []
         self._by_serial: dict[int, Life] = {}
@@ -118,8 +121,9 @@ class ProcessEngine:
         self._down = False
         self._tree.plant()
         self._failures = [0] * (lanes + 1)
-        self._lives = [self._bear(lane) for lane in range(lanes)]
-        self._lives.append(None)
+        self._lives = [None] * (lanes + 1)
+        for lane in range(lanes):
+            self._replace(lane, needed=False)
 
     def hand(self, lane: int, order: Order) -> bool:
         """Put an order into a lane; False where it has no room (`lane_writable` follows).
@@ -238,6 +242,7 @@ class ProcessEngine:
             tasks_max=self._recycle_tasks,
             rss_bytes_max=self._recycle_rss_bytes,
             follows_sources=self._follow_sources,
+            open_files_max=self._open_files_max,
         )
         try:
             self._tree.fork(charge, life.descriptors)

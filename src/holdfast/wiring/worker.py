@@ -41,8 +41,10 @@ async def work(settings: WorkerSettings, streams: Streams) -> None:
 
     What its tasks print goes to `streams`, unless the settings name a log.
     Raises ConfigurationError for a home that another worker holds, or that cannot be written, and
-    EngineLostError, after an end in good order, where no process runs tasks any more.
+    for slots that the limit of open files does not allow. Raises EngineLostError, after an end in
+    good order, where no process runs tasks any more.
     """
+    from holdfast.engines.descriptors import make_room
     from holdfast.engines.memory import memory_bytes
     from holdfast.engines.process import ProcessEngine
     from holdfast.observe import Counters, TaskSet
@@ -59,8 +61,9 @@ async def work(settings: WorkerSettings, streams: Streams) -> None:
 
     on_signals(stop.set)
     sys.path[:] = [*settings.path, *(entry for entry in sys.path if entry not in settings.path)]
+    slots = _slots(settings)
+    open_files_max = make_room(slots)
     home = FileHome.open(settings.state_dir.resolve())
-    slots = settings.slots or config.processors()
     engine = ProcessEngine(
         state_dir=home.path,
         recycle_tasks=settings.recycle_tasks,
@@ -69,6 +72,7 @@ async def work(settings: WorkerSettings, streams: Streams) -> None:
         guard_death=engine_lost,
         follow_sources=settings.embedded,
         adopts=True,
+        open_files_max=open_files_max,
     )
     addresses = _addresses(settings)
     dialers = {url: WebSocketDialer(address) for url, address in addresses.items()}
@@ -109,7 +113,7 @@ def _offer(settings: WorkerSettings, home: FileHome) -> Offer:
     host = socket.gethostname()
     return Offer(
         name=settings.name or f"{host}-{home.identity[:8]}",
-        slots=settings.slots or config.processors(),
+        slots=_slots(settings),
         concurrent_slots=settings.concurrent_slots,
         pull=settings.pull,
         queues=settings.queues,
@@ -120,6 +124,10 @@ def _offer(settings: WorkerSettings, home: FileHome) -> Offer:
         python=".".join(map(str, sys.version_info[:3])),
         version=__version__,
     )
+
+
+def _slots(settings: WorkerSettings) -> int:
+    return settings.slots or config.processors()
 
 
 def _addresses(settings: WorkerSettings) -> dict[str, Address]:
