@@ -386,8 +386,11 @@ class Engine(Protocol):
         """SIGKILL the child's process group; `lane_died` follows."""
         ...
 
-    async def close(self) -> None:
-        """End all children and what they left behind."""
+    async def close(self, *, farewell: bool = True) -> None:
+        """End all children and what they left behind.
+
+        Without a farewell the guard tells of it as of a sudden death.
+        """
         ...
 
 

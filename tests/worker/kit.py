@@ -297,6 +297,8 @@ class ScriptedEngine:
         self.orders: dict[int, Order] = {}
         self.children: list[Child] = []
         self.closed = False
+        self.farewell = False
+        """Whether the guard was told that this end is an orderly one."""
         self.deaf = False
         """While it is, no child takes anything up."""
         self.spoiled: dict[int, OSError] = {}
@@ -338,8 +340,9 @@ class ScriptedEngine:
         assert not self.children[lane].queue, "a neighbour would die with it"
         self.die(lane, signal=9, killed=True)
 
-    async def close(self) -> None:
+    async def close(self, *, farewell: bool = True) -> None:
         self.closed = True
+        self.farewell = farewell
         self.note("close", 0)
 
     def note(self, verb: str, number: int) -> None:

@@ -365,6 +365,7 @@ def test_a_broken_guard_ends_the_worker() -> None:
         with pytest.raises(BrokenPipeError):
             await running
         assert stage.engine.closed
+        assert not stage.engine.farewell
         assert stage.engine.runs == {}
 
     play(scene)
@@ -380,6 +381,7 @@ def test_an_engine_that_broke_ends_the_worker() -> None:
         with pytest.raises(RuntimeError, match="our own fault"):
             await running
         assert stage.engine.closed
+        assert not stage.engine.farewell
 
     play(scene)
 

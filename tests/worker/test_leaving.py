@@ -31,6 +31,7 @@ def test_a_drain_returns_what_has_not_started_and_waits_for_the_rest() -> None:
         stage.engine.end(1)
         await session.hear_ended(1)
         assert stage.engine.closed
+        assert stage.engine.farewell
         await session.settle(1)
         assert (await session.hear(Goodbye)).code == "drained"
         await running

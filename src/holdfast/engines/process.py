@@ -177,11 +177,14 @@ class ProcessEngine:
         for life in self._by_serial.values():
             self._watch_printed(life)
 
-    async def close(self) -> None:
-        """End all children and what they left behind. A second call does nothing."""
+    async def close(self, *, farewell: bool = True) -> None:
+        """End all children and what they left behind. A second call does nothing.
+
+        Without a farewell the guard tells of it as of a sudden death.
+        """
         self._down = True
         self._stop_timers()
-        await self._tree.close()
+        await self._tree.close(farewell=farewell)
         for life in self._by_serial.values():
             self._print_the_last(life)
             self._unwatch(life)

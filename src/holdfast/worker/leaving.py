@@ -8,7 +8,8 @@ and nothing is asked of that any more; a large result that is not stored yet is 
 Once it is *childless*, whatever is held still has surely stopped; the outcomes are said, those
 without an answer are spooled, and it says goodbye.
 
-A failure of ours skips all of that: nothing that we would say or keep could be relied upon. What
+A failure of ours skips all of that: nothing that we would say or keep could be relied upon. The
+guard, to whom no farewell is said then, tells that we have ended, so that nobody waits for us. What
 only an operator can mend (another worker has our name) ends in good order, and is raised last.
 
 Owns these stages, and why the worker ended. It never touches an attempt itself: `Leases` does.

@@ -136,13 +136,14 @@ class Slots:
         """Start the engine with one lane for each slot."""
         await self._engine.open(self, lanes=self._lanes.slots)
 
-    async def close(self) -> None:
+    async def close(self, *, farewell: bool = True) -> None:
         """End all children. Nothing is asked of the engine from here on.
 
-        What was in a lane stays there: whoever keeps the leases ends it.
+        What was in a lane stays there: whoever keeps the leases ends it. Without a farewell the
+        guard tells of it as of a sudden death.
         """
         self._closed = True
-        await self._engine.close()
+        await self._engine.close(farewell=farewell)
 
     @property
     def busy(self) -> bool:

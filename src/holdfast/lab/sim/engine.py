@@ -118,8 +118,8 @@ class SimEngine:
         with self._points.around(self._party, "child kill"):
             self._die(lane, killed=True, out_of_memory=False)
 
-    async def close(self) -> None:
-        """End all children."""
+    async def close(self, *, farewell: bool = True) -> None:
+        """End all children. Of a worker that ends suddenly its host tells, whatever it says."""
         self._party.alive()
         self.end("killed")
         await asyncio.sleep(self._pipe())
