@@ -22,6 +22,7 @@ from holdfast.engines import child, ending, kernel
 from holdfast.engines.packets import Charge, Exited, Forked, tell
 
 CLEAR_SECONDS_MAX: Final = 2.0
+"""How long the end of a child is not told for the sake of what it has left."""
 _PAUSE_SECONDS: Final = 0.001
 _PAUSE_SECONDS_MAX: Final = 0.02
 _WORD_BYTES: Final = 8
@@ -82,9 +83,8 @@ def mind(
     _close_all_but(control)
     status = _outlive(pid)
     # Not by its exit status, which a task may choose.
-    if slate.is_busy:
-        _clear(slate.busy_since)
-    tell(control, Exited(charge.serial, status))
+    left = clear(slate.busy_since) if slate.is_busy else 0
+    tell(control, Exited(charge.serial, status, left))
     os._exit(0)
 
 
@@ -116,7 +116,7 @@ def _fork(
 
 def _leave(_signal: int, _frame: object) -> NoReturn:
     """End all that is below us, whatever it is, and then ourselves by the same signal."""
-    _clear(0)
+    clear(0)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGTERM)
     os._exit(1)
@@ -145,10 +145,16 @@ def end_group(pid: int) -> None:
         pass  # It had no group of its own yet, or only other users' processes are left in it.
 
 
-def _clear(since: int) -> None:
-    """End what was left since then, in ticks since boot, within a bound."""
+def clear(since: int) -> int:
+    """End what was left since then, in ticks since boot, within a bound; return how many remain.
+
+    SIGKILL ends all but what hangs in a call of the kernel, and what belongs to another user.
+    """
     deadline = time.monotonic() + CLEAR_SECONDS_MAX
     pause = _PAUSE_SECONDS
-    while not ending.strike(since) and time.monotonic() < deadline:
+    while not ending.strike(since):
+        if time.monotonic() >= deadline:
+            return len(ending.descendants(os.getpid(), since))
         time.sleep(pause)
         pause = min(pause * 2, _PAUSE_SECONDS_MAX)
+    return 0

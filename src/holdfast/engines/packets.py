@@ -89,10 +89,14 @@ class Forked(msgspec.Struct, frozen=True, array_like=True, tag=2):
 
 
 class Exited(msgspec.Struct, frozen=True, array_like=True, tag=3):
-    """A child is gone, and its process group with it. `status` is what waitpid gave."""
+    """A child is gone, and its process group with it. `status` is what waitpid gave.
+
+    So many processes that its task had started are `left`, because they do not end.
+    """
 
     serial: int
     status: int
+    left: int = 0
 
 
 def pack_order(order: Order, code_path: str) -> bytes:

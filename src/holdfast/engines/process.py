@@ -328,11 +328,18 @@ class ProcessEngine:
         asyncio.get_running_loop().remove_reader(life.pidfd)
         if not self._tree.stands:
             return
-        self._timers[life.serial] = self._later(WORD_SECONDS, self._bury, life, int(signal.SIGKILL))
+        self._timers[life.serial] = self._later(WORD_SECONDS, self._despair, life)
+
+    def _despair(self, life: Life) -> None:
+        _LOG.warning("lane %d: nobody tells how its child ended; what it left may live", life.lane)
+        self._bury(life, signal.SIGKILL)
 
     def _exited(self, exited: Exited) -> None:
         life = self._by_serial.get(exited.serial)
         if life is not None:
+            if exited.left:
+                text = "lane %d: %d processes of a task that was cut off do not end"
+                _LOG.warning(text, life.lane, exited.left)
             self._bury(life, exited.status)
 
     def _bury(self, life: Life, status: int) -> None:
