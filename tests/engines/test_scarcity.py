@@ -125,6 +125,12 @@ def test_a_child_that_cannot_be_asked_for_is_asked_for_later(
     play(tmp_path, scene)
 
 
+def test_a_lack_that_lasts_is_looked_at_once_a_second_and_no_more(tmp_path: Path) -> None:
+    engine = Rig(tmp_path).engine
+    engine._failures = [0, 1, 5, 100_000]
+    assert [engine._backoff(lane) for lane in range(4)] == [0.0, 0.02, 0.32, 1.0]
+
+
 def test_a_life_without_room_for_all_its_streams_leaves_none() -> None:
     for free in range(8):
         before = open_descriptors()

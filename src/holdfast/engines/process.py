@@ -40,6 +40,8 @@ from holdfast.ports import EngineListener, LaneDeath, Order
 BUFFER_BYTES: Final = 256 * 1024
 BACKOFF_SECONDS: Final = 0.01
 BACKOFF_SECONDS_MAX: Final = 1.0
+BACKOFF_DOUBLINGS_MAX: Final = 10
+"""More failures are not reckoned with: after a thousand of them no float would hold the pause."""
 WORD_SECONDS: Final = 3.0
 """How long its minder's word on a dead child is waited for: longer than that may take to end what
 the child has left."""
@@ -232,7 +234,7 @@ class ProcessEngine:
             self._listener.lane_writable(lane)
 
     def _backoff(self, lane: int) -> float:
-        failures = self._failures[lane]
+        failures = min(self._failures[lane], BACKOFF_DOUBLINGS_MAX)
         return min(BACKOFF_SECONDS * 2**failures, BACKOFF_SECONDS_MAX) if failures else 0.0
 
     def _ask_for(self, life: Life) -> None:
