@@ -121,8 +121,15 @@ def segfault() -> None:
     ctypes.string_at(0)
 
 
-def close_sockets() -> None:
-    os.closerange(0, 1000)
+def close_sockets(first: int, then: str) -> None:
+    """Close all descriptors from one on, and go on, return or become another program."""
+    sys.stderr.write("my own words\n")
+    sys.stderr.flush()
+    if then == "exec":
+        os.execv(sys.executable, [sys.executable, "-S", "-c", SLEEP])
+    os.closerange(first, 1000)
+    if then == "go on":
+        time.sleep(60)
 
 
 def flood() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.engines.packets import RETIRED_EXIT
+from holdfast.engines.packets import CUT_OFF, RETIRED_EXIT, SPOILED
 from holdfast.engines.reporting import LOOP_ENDED_EXIT, LOST_EXIT
 from holdfast.model.outcome import OutcomeKind
 from holdfast.ports import LaneDeath
@@ -49,6 +49,8 @@ def test_a_crash_costs_its_own_lane_only(
         assert (await rig.run("nothing")).kind is OutcomeKind.SUCCEEDED
         if body == "exit_now":
             assert death.last_words == "last words\n"
+        if body in ("kill_self", "flood"):
+            assert death.last_words == (f"{SPOILED}\n" if body == "flood" else "")
         if body == "segfault":
             assert "Segmentation fault" in death.last_words
             assert "in segfault" in death.last_words
@@ -56,14 +58,20 @@ def test_a_crash_costs_its_own_lane_only(
     play(tmp_path, scene)
 
 
-def test_a_child_without_its_sockets_is_ended(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("first", "then"), [(0, "go on"), (3, "go on"), (3, "return"), (3, "exec")]
+)
+def test_a_child_without_its_sockets_is_ended_and_it_is_said_why(
+    tmp_path: Path, first: int, then: str
+) -> None:
     async def scene(rig: Rig) -> None:
-        fatal = rig.start("close_sockets")
+        fatal = rig.start("close_sockets", first, then)
         death = await rig.death()
         assert death.begun == (fatal,)
         # It notices by itself, unless we were faster.
         assert (death.signal, death.exit_code) in ((signal.SIGKILL, 0), (0, LOST_EXIT))
         assert not death.killed
+        assert death.last_words == f"my own words\n{CUT_OFF}\n"
         assert (await rig.run("nothing")).kind is OutcomeKind.SUCCEEDED
 
     play(tmp_path, scene)

@@ -27,9 +27,9 @@ from holdfast.engines.current import Current, TaskCancelled, enter
 from holdfast.engines.freshness import Sources
 from holdfast.engines.packets import PACKET_BYTES_MAX, RETIRED_EXIT, Charge, Work
 from holdfast.engines.reporting import (
-    LOST_EXIT,
     flush_streams,
     leave,
+    leave_cut_off,
     read_requests,
     send_report,
 )
@@ -162,7 +162,7 @@ class SequentialLane:
                 self._wait_for_order(self._sources)
             return self._orders.recv_into(buffer)
         except OSError:
-            leave(LOST_EXIT)
+            leave_cut_off()
 
     def _wait_for_order(self, sources: Sources) -> None:
         """Wait until there is an order, and leave it to a fresh child where our code is stale."""

@@ -9,6 +9,9 @@ import signal
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
+_FLAGS = 6
+"""Where the flags stand in a process's stat, counted from its state: see proc_pid_stat(5)."""
+_PF_EXITING = 0x4
 
 
 def become_subreaper() -> None:
@@ -29,6 +32,16 @@ def die_with_parent(parent_pid: int, by: signal.Signals = signal.SIGKILL) -> Non
 def name_process(name: str) -> None:
     """Set the name that `ps` and `top` show (15 bytes at most). Raises OSError."""
     _prctl(_PR_SET_NAME, ctypes.create_string_buffer(name.encode()[:15]))
+
+
+def is_ending(pid: int) -> bool:
+    """Tell whether a process is gone or on its way: it then closes its descriptors unasked."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return True
+    return bool(int(fields[_FLAGS]) & _PF_EXITING)
 
 
 def _prctl(option: int, argument: int | ctypes.Array[ctypes.c_char]) -> None:

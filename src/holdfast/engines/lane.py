@@ -16,13 +16,16 @@ from typing import NamedTuple
 
 import msgspec
 
+from holdfast.engines import kernel
 from holdfast.engines.evidence import Tail
 from holdfast.engines.packets import (
+    CUT_OFF,
     LENGTH,
     ORDER_BUFFER_BYTES,
     PACKET_BYTES_MAX,
     REPORT_BYTES_MAX,
     RESULT_BUFFER_BYTES,
+    SPOILED,
     Report,
     WorkHead,
 )
@@ -57,6 +60,7 @@ class Life:
         "_outcomes",
         "_rest",
         "_theirs",
+        "_trouble",
         "begun_any",
         "errors",
         "garbled",
@@ -83,6 +87,7 @@ class Life:
         self.garbled = False
         self.stderr = Tail()
         self._rest = b""
+        self._trouble = ""
         with ExitStack() as opened:
             self._orders_out, self._orders_in = _sockets(opened, socket.SOCK_SEQPACKET)
             self._outcomes, theirs = _sockets(opened, socket.SOCK_STREAM)
@@ -164,7 +169,7 @@ class Life:
             exit_code=max(code, 0),
             killed=self.killed and code == -signal.SIGKILL,
             out_of_memory=out_of_memory,
-            last_words=self.stderr.text(),
+            last_words=self.last_words(),
         )
 
     def read(self, buffer: memoryview) -> list[Report]:
@@ -178,6 +183,8 @@ class Life:
         except ConnectionResetError:
             size = 0
         if not size:
+            if self.pid and not self.killed and not kernel.is_ending(self.pid):
+                self._trouble = CUT_OFF
             raise GarbledError("the child has closed its outcomes")
         data: memoryview | bytes = buffer[:size]
         if self._rest:
@@ -208,6 +215,7 @@ class Life:
     def _spoil(self, reports: list[Report]) -> None:
         """Nothing further of this stream can be trusted; what came before it can."""
         self.garbled = True
+        self._trouble = SPOILED
         if not reports:
             raise GarbledError("the child's outcomes are garbled")
 
@@ -220,6 +228,15 @@ class Life:
         if error:
             self.stderr.add(data)
         return data
+
+    def last_words(self) -> str:
+        """Return the end of its stderr, and why we ended it, where its task has that on itself."""
+        text = self.stderr.text()
+        if self._trouble and self._trouble not in text:
+            gap = "\n" if text and not text.endswith("\n") else ""
+            self.stderr.add(f"{gap}{self._trouble}\n".encode())
+            text = self.stderr.text()
+        return text
 
     def interrupt(self, token: Token, number: signal.Signals | None) -> None:
         """Ask the child to interrupt a token, and knock with a signal where it needs one."""

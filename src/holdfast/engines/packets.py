@@ -29,6 +29,12 @@ INTERRUPT_BYTES: Final = TOKEN_BYTES
 REQUEST_BYTES_MAX: Final = 16 * 1024
 RETIRED_EXIT: Final = 81
 """A child exits so between two orders when it is to be replaced by a fresh one."""
+CUT_OFF: Final = (
+    "the connection of this process to its worker was closed from within: by a task that closed "
+    "all descriptors, or that became another program"
+)
+"""Said by whoever notices first, a child or its supervisor."""
+SPOILED: Final = "something that is no outcome was written into the connection to the worker"
 
 LENGTH: Final = struct.Struct("<I")
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from contextlib import suppress
 from typing import Final, NoReturn
 
-from holdfast.engines.packets import INTERRUPT_BYTES
+from holdfast.engines.packets import CUT_OFF, INTERRUPT_BYTES
 
 LOOP_ENDED_EXIT: Final = 83
 """User code ended the event loop that many attempts had in common."""
@@ -27,6 +28,13 @@ def leave(status: int) -> NoReturn:
     os._exit(status)
 
 
+def leave_cut_off() -> NoReturn:
+    """Leave because our sockets are gone: nobody would ever hear of an outcome. Say so before."""
+    with suppress(OSError):
+        os.write(2, f"{CUT_OFF}\n".encode())
+    leave(LOST_EXIT)
+
+
 def flush_streams() -> None:
     """Pass on what user code printed; its streams may be closed or replaced."""
     for stream in (sys.stdout, sys.stderr):
@@ -37,11 +45,11 @@ def flush_streams() -> None:
 
 
 def send_report(outcomes: socket.socket, report: bytes) -> None:
-    """Write an outcome; exits where the socket is gone, because nobody would ever hear of it."""
+    """Write an outcome; exits where the socket is gone."""
     try:
         outcomes.sendall(report)
     except OSError:
-        leave(LOST_EXIT)
+        leave_cut_off()
 
 
 def read_requests(outcomes: socket.socket) -> list[bytes]:
