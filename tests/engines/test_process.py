@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -118,6 +119,24 @@ def test_the_file_of_a_function_outlives_the_orders_that_name_it(tmp_path: Path)
         assert kinds == [OutcomeKind.SUCCEEDED] * len(tokens)
 
     play(tmp_path, scene, recycle_tasks=40)
+
+
+def test_a_folder_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"bad\xff")
+    folder.mkdir()
+
+    async def scene(rig: Rig) -> None:
+        large = b"x" * (4 * INLINE_BYTES_MAX)
+        assert rig.order("echo", large).payload_path.startswith(str(folder))
+        assert await rig.value("echo", large) == [[large], {}]
+        name, code, python = encode_function(lambda held=large: len(held))
+        assert await rig.value(name, code=code, python=python) == len(large)
+        ended = await rig.run("echo", payload_path=str(folder / "gone"))
+        assert ended.kind is OutcomeKind.ENVIRONMENT
+        assert ended.failure is not None
+        assert r"bad\udcff" in ended.failure.message
+
+    play(folder, scene)
 
 
 def test_a_large_result_comes_by_file(tmp_path: Path) -> None:

@@ -142,6 +142,18 @@ def test_ctrl_c_in_a_client_leaves_the_coordinator_and_the_tasks_alone(
     assert release.read_text() == "ran "
 
 
+def test_a_directory_whose_name_is_not_utf8(folder: Path) -> None:
+    here = folder / os.fsdecode(b"bad\xff")
+    (here / ".holdfast").mkdir(parents=True)
+    # Where the fixture looks for what it has to end.
+    (folder / ".holdfast").symlink_to(here / ".holdfast")
+    (here / "found_here.py").write_text("import os\nwhere = os.getcwdb\n")
+    words = [sys.executable, "-m", "holdfast"]
+    assert run([*words, "submit", "found_here:where", "--wait"], here) == f"{os.fsencode(here)!r}\n"
+    assert "found_here:where" in run([*words, "ls"], here)
+    assert "connected" in run([*words, "workers"], here)
+
+
 def test_a_client_that_waits_revives_its_coordinator(folder: Path, eventually: Eventually) -> None:
     release = folder / "release"
     words = [*script(folder, WAITING), str(release)]

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from holdfast.errors import ConfigurationError
@@ -91,3 +92,9 @@ def test_a_directory_of_somebody_else_is_refused(
     (shallow / f"holdfast-{os.getuid()}").symlink_to(shallow / "theirs")
     with pytest.raises(ConfigurationError, match="--state-dir"):
         endpoint.socket_path(shallow / ("x" * 120))
+
+
+def test_a_path_that_is_not_utf8_arrives_as_it_was(tmp_path: Path) -> None:
+    there = msgspec.structs.replace(HERE, url=os.fsdecode(b"unix:/bad\xff/s"))
+    endpoint.publish(tmp_path, there)
+    assert endpoint.read(tmp_path) == there

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +33,24 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return told
 
 
-@pytest.mark.parametrize("settings", [COORDINATOR, WORKER])
+NOT_UTF8 = os.fsdecode(b"/bad\xff")
+"""What Python makes of a directory whose name is not UTF-8."""
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        COORDINATOR,
+        WORKER,
+        CoordinatorSettings(state_dir=Path(NOT_UTF8), path=(NOT_UTF8, "/ü")),
+        WorkerSettings(
+            urls=(f"unix:{NOT_UTF8}/s",),
+            state_dir=Path(NOT_UTF8),
+            path=(NOT_UTF8,),
+            log_to=Path(NOT_UTF8),
+        ),
+    ],
+)
 def test_settings_arrive_as_they_were(
     settings: CoordinatorSettings | WorkerSettings, ran: list[Any]
 ) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from holdfast.payloads import (
     encode_result,
     failure_of,
 )
+from holdfast.payloads.failures import bounded
 from holdfast.payloads.functions import unwrap
 
 FUNCTIONS_MAX: Final = 128
@@ -70,7 +72,7 @@ class Functions:
         if work.code:
             function = decode_function(work.code)
         elif work.code_path:
-            function = decode_function(Path(work.code_path).read_bytes())
+            function = decode_function(Path(os.fsdecode(work.code_path)).read_bytes())
         else:
             function = _import(work.function)
         known[key] = function
@@ -98,7 +100,7 @@ def prepare(functions: Functions, work: Work) -> Call:
         # The module's own code ran: whatever it raises, it cannot be loaded here.
         raise Unfit(OutcomeKind.ENVIRONMENT, _about("cannot load", work, error)) from error
     try:
-        args, kwargs = decode_call(work.payload, work.payload_path)
+        args, kwargs = decode_call(work.payload, os.fsdecode(work.payload_path))
     except (ImportError, AttributeError, OSError) as error:
         text = "cannot load the arguments of"
         raise Unfit(OutcomeKind.ENVIRONMENT, _about(text, work, error)) from error
@@ -114,7 +116,8 @@ def returned(work: Work, value: object, run_us: int, charge: Charge) -> bytes:
     """Return the report of an attempt that returned; a large value goes to a file."""
     try:
         # The name says whose it is: what a child that dies leaves unfinished is removed.
-        encoded = encode_result(value, spill_to=charge.results, prefix=f"{charge.serial}-")
+        folder = os.fsdecode(charge.results)
+        encoded = encode_result(value, spill_to=folder, prefix=f"{charge.serial}-")
     except (NotSerializableError, BlobTooLargeError) as error:
         return over(work, OutcomeKind.INVALID, failure_of(error, with_pickle=False), run_us)
     except MemoryError as error:
@@ -172,4 +175,4 @@ def _about(what: str, work: Work, error: BaseException) -> Failure:
     text = f"{what} {work.function} here: {type(error).__name__}: {failure.message}"
     if isinstance(error, ModuleNotFoundError):
         text += f" (looked for in {', '.join(sys.path[:4])}, …)"
-    return Failure(types=failure.types, message=text, traceback=failure.traceback)
+    return Failure(types=failure.types, message=bounded(text), traceback=failure.traceback)

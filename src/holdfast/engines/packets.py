@@ -1,11 +1,13 @@
 """What the supervisor, the nursery and the children say to each other, as bytes.
 
 Orders travel as one packet each (SOCK_SEQPACKET), outcomes as length-prefixed frames (SOCK_STREAM),
-requests to interrupt as bare tokens on the way back of the outcomes' socket.
+requests to interrupt as bare tokens on the way back of the outcomes' socket. Paths travel as bytes,
+as the file system has them: their names need not be UTF-8.
 """
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from typing import Any, Final
@@ -49,9 +51,9 @@ class Work(msgspec.Struct, frozen=True, array_like=True, gc=False):
     fence: int
     function: str
     payload: Payload
-    payload_path: str
+    payload_path: bytes
     code: bytes
-    code_path: str
+    code_path: bytes
     python: str
 
 
@@ -65,7 +67,7 @@ class Report(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """An outcome as a child writes it; `path` names the file of a large result."""
 
     ended: Ended
-    path: str
+    path: bytes
 
 
 class Charge(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -79,7 +81,7 @@ class Charge(msgspec.Struct, frozen=True, array_like=True, tag=1):
     serial: int
     lane: int
     concurrent: bool
-    results: str
+    results: bytes
     tasks_max: int
     rss_bytes_max: int
     follows_sources: bool
@@ -114,9 +116,9 @@ def pack_order(order: Order, code_path: str) -> bytes:
             order.fence,
             order.function,
             order.payload,
-            order.payload_path,
+            os.fsencode(order.payload_path),
             b"" if code_path else order.code,
-            code_path,
+            os.fsencode(code_path),
             order.python,
         )
     )
@@ -124,7 +126,7 @@ def pack_order(order: Order, code_path: str) -> bytes:
 
 def pack_report(ended: Ended, path: str) -> bytes:
     """Return the frame of an outcome, with its length before it."""
-    body = _ENCODER.encode((ended, path))
+    body = _ENCODER.encode((ended, os.fsencode(path)))
     return LENGTH.pack(len(body)) + body
 
 

@@ -243,7 +243,7 @@ class ProcessEngine:
             serial=life.serial,
             lane=life.lane,
             concurrent=life.lane == len(self._failures) - 1,
-            results=str(self._results),
+            results=os.fsencode(self._results),
             tasks_max=self._recycle_tasks,
             rss_bytes_max=self._recycle_rss_bytes,
             follows_sources=self._follow_sources,
@@ -293,7 +293,7 @@ class ProcessEngine:
         if reports:
             life.begun_any = True
             for report in reports:
-                listener.attempt_ended(life.lane, report.ended, report.path)
+                listener.attempt_ended(life.lane, report.ended, os.fsdecode(report.path))
 
     def _writable(self, lane: int, life: Life) -> None:
         asyncio.get_running_loop().remove_writer(life.orders)
@@ -405,7 +405,7 @@ class ProcessEngine:
                 break
             assert self._listener is not None
             for report in reports:
-                self._listener.attempt_ended(life.lane, report.ended, report.path)
+                self._listener.attempt_ended(life.lane, report.ended, os.fsdecode(report.path))
         self._print_the_last(life)
 
     def _print_the_last(self, life: Life) -> None:

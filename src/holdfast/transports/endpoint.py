@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -34,15 +35,16 @@ class Endpoint(msgspec.Struct, frozen=True):
 def publish(state_dir: Path, endpoint: Endpoint) -> None:
     """Write the file, as a whole."""
     fresh = state_dir / f"{_NAME}.{os.getpid()}"
-    fresh.write_bytes(msgspec.json.encode(endpoint))
+    # A path need not be UTF-8, which msgspec refuses; in ASCII any text is as it was.
+    fresh.write_text(json.dumps(msgspec.to_builtins(endpoint)), encoding="ascii")
     fresh.replace(state_dir / _NAME)
 
 
 def read(state_dir: Path) -> Endpoint | None:
     """Return what the file says, None where there is none or it cannot be read as one."""
     try:
-        return msgspec.json.decode((state_dir / _NAME).read_bytes(), type=Endpoint)
-    except (OSError, msgspec.MsgspecError):
+        return msgspec.convert(json.loads((state_dir / _NAME).read_bytes()), Endpoint)
+    except (OSError, ValueError, RecursionError, msgspec.MsgspecError):
         return None
 
 

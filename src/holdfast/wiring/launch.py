@@ -6,6 +6,7 @@ command line of people, which costs more to import than a worker can spare befor
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,9 @@ def command(settings: CoordinatorSettings | WorkerSettings) -> list[str]:
     What lies in the directory where it starts does not hide the modules that it imports itself.
     """
     kind = "coordinator" if isinstance(settings, CoordinatorSettings) else "worker"
-    told = msgspec.json.encode(settings, enc_hook=str).decode()
+    # The paths of a user are bytes, which Python keeps as text that has no UTF-8; msgspec refuses
+    # it, and as JSON in ASCII it arrives as it was.
+    told = json.dumps(msgspec.to_builtins(settings, enc_hook=str))
     root = str(Path(__file__).parents[2])
     return [sys.executable, "-P", "-c", _BOOT, root, kind, told]
 
@@ -38,9 +41,9 @@ def main(arguments: list[str]) -> int:
     kind, told = arguments
     try:
         if kind == "coordinator":
-            _coordinate(told.encode())
+            _coordinate(json.loads(told))
         else:
-            _work(told.encode())
+            _work(json.loads(told))
     except HoldfastError as error:
         sys.stderr.write(f"holdfast: {error}\n")
         return _FAILED
@@ -49,20 +52,20 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _coordinate(told: bytes) -> None:
+def _coordinate(told: Any) -> None:
     from holdfast.wiring.coordinator import coordinate
     from holdfast.wiring.process import log_to_stderr, run
 
     log_to_stderr()
-    run(coordinate(msgspec.json.decode(told, type=CoordinatorSettings, dec_hook=_path)))
+    run(coordinate(msgspec.convert(told, CoordinatorSettings, dec_hook=_path)))
 
 
-def _work(told: bytes) -> None:
+def _work(told: Any) -> None:
     from holdfast.wiring.process import log_to_stderr, run
     from holdfast.wiring.worker import work
 
     streams = log_to_stderr()
-    run(work(msgspec.json.decode(told, type=WorkerSettings, dec_hook=_path), streams))
+    run(work(msgspec.convert(told, WorkerSettings, dec_hook=_path), streams))
 
 
 def _path(kind: type, value: Any) -> Any:
