@@ -29,7 +29,19 @@ def test_forms(url: str, address: Address, session_url: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "a:1", "ftp://a", "http://", "http://a:x", "http://a:1/other", "unix:x", "http://u:p@a"],
+    [
+        "",
+        "a:1",
+        "ftp://a",
+        "http://",
+        "http://a:x",
+        "http://a:1/other",
+        "unix:x",
+        "http://u:p@a",
+        "http://a\udcff:1",
+        "http://a..b:1",
+        f"http://{'a' * 64}:1",
+    ],
 )
 def test_what_is_no_address_is_named(url: str) -> None:
     with pytest.raises(ConfigurationError, match="url="):

@@ -62,6 +62,8 @@ def parse_address(url: str) -> Address:
         parts = urlsplit(url)
         tls = _TLS_BY_SCHEME.get(parts.scheme)
         host, port = parts.hostname, parts.port
+        # As the resolver will, whose complaint comes in the midst of dialling.
+        (host or "").encode("idna")
     except ValueError as error:
         raise ConfigurationError(f"url={url!r}: {error}; give {_FORMS}") from None
     if tls is None or not host:
