@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import os
+import signal
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -83,6 +85,83 @@ def test_the_argument_that_does_not_pickle_is_named(tmp_path: Path) -> None:
         encode_call((1, [threading.Lock()]), {}, spill_to=tmp_path)
     with pytest.raises(NotSerializableError, match=r"argument 'key': _thread\.lock"):
         encode_call((), {"key": threading.Lock()}, spill_to=tmp_path)
+
+
+class Raising:
+    """Its pickling raises what it is given."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __reduce__(self) -> NoReturn:
+        raise self.error
+
+
+class Elusive:
+    """Raises at every look at it."""
+
+    def __getattribute__(self, name: str) -> NoReturn:
+        raise SystemExit(name)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("backing file is gone"),
+        BrokenPipeError("torn"),
+        BlobTooLargeError("of the user"),
+        SystemExit(3),
+        KeyboardInterrupt(),
+        GeneratorExit(),
+    ],
+)
+def test_whatever_the_class_of_a_value_raises_names_the_part(
+    error: BaseException, tmp_path: Path
+) -> None:
+    part = rf"\[1\]: {__name__}.Raising: {type(error).__name__}: {error}"
+    for size in (1, 3_000_000):
+        with pytest.raises(NotSerializableError, match=f"result{part}"):
+            encode_result([b"x" * size, Raising(error)], spill_to=tmp_path)
+        with pytest.raises(NotSerializableError, match=f"argument 0{part}"):
+            encode_call(([b"x" * size, Raising(error)],), {}, spill_to=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_raises_at_every_look_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NotSerializableError, match=rf"result\['a'\]: {__name__}.Elusive"):
+        encode_result({"a": Elusive()}, spill_to=tmp_path)
+
+
+def test_a_disk_that_cannot_be_written_is_no_error_of_the_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(FileNotFoundError):
+        encode_result((b"x" * 100_000,), spill_to=tmp_path / "gone")
+
+    def refuse(*_: object) -> NoReturn:
+        raise OSError("no room")
+
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(OSError, match="no room"):
+        encode_result((b"x" * 100_000,), spill_to=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+class Signalled:
+    """A signal arrives while it is pickled or unpickled."""
+
+    def __reduce__(self) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return (int, ())
+
+
+def test_ctrl_c_meanwhile_passes(tmp_path: Path) -> None:
+    for encode in (
+        lambda: encode_result((Signalled(),), spill_to=tmp_path),
+        lambda: encode_call((Signalled(),), {}, spill_to=tmp_path),
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            encode()
 
 
 def test_nothing_is_left_of_a_large_value_that_does_not_pickle(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from holdfast.errors import InvalidInputError, NotSerializableError
 from holdfast.interpreter import python_version
 from holdfast.model.limits import NAME_BYTES_MAX
 from holdfast.payloads import pickling
+from holdfast.payloads.interrupts import is_of_a_signal
 
 WRAPPED = "__holdfast_function__"
 """A task object, as `@task` makes it, keeps the plain function under this attribute."""
@@ -49,7 +50,9 @@ def encode_function(function: Callable[..., Any]) -> EncodedFunction:
         return EncodedFunction(name, b"", "")
     try:
         code = pickling.dumps(plain)
-    except Exception as error:
+    except BaseException as error:
+        if is_of_a_signal(error):
+            raise
         raise NotSerializableError(
             f"the function {name} cannot be pickled: {pickling.blame(plain, named.__name__)}. "
             f"Move it to a module that workers can import"

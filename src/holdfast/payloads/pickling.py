@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any, Final, Protocol
 
 import cloudpickle  # type: ignore[import-untyped]  # it ships no types
+
+from holdfast.payloads.describing import name_of, short_name_of, text_of
+from holdfast.payloads.interrupts import is_of_a_signal
 
 PROTOCOL: Final = 5
 
@@ -80,8 +84,7 @@ def blame(value: object, name: str) -> str:
             break
         if tries == 0:
             break
-    kind = type(value)
-    return f"{name}: {kind.__module__}.{kind.__qualname__}: {reason}"
+    return f"{name}: {name_of(type(value))}: {reason}"
 
 
 def refusal_of(value: object, name: str) -> str:
@@ -92,12 +95,26 @@ def refusal_of(value: object, name: str) -> str:
 def _refusal(value: object) -> str:
     try:
         dump(value, _Nowhere())
-    except Exception as error:
-        return f"{type(error).__name__}: {str(error)[:_TEXT_MAX]}"
+    except BaseException as error:
+        if is_of_a_signal(error):
+            raise
+        return f"{short_name_of(type(error))}: {text_of(error)[:_TEXT_MAX]}"
     return ""
 
 
-def _parts(value: object, name: str) -> Iterator[tuple[str, object]]:
+def _parts(value: object, name: str) -> list[tuple[str, object]]:
+    """Return the parts of a value that can be had: to look at them runs its code, too."""
+    found: list[tuple[str, object]] = []
+    try:
+        found.extend(islice(_walk(value, name), _TRIES_MAX))
+    except BaseException as error:
+        if is_of_a_signal(error):
+            raise
+        return found
+    return found
+
+
+def _walk(value: object, name: str) -> Iterator[tuple[str, object]]:
     if isinstance(value, dict):
         for key, part in value.items():
             yield f"key {_short(key)} of {name}", key
@@ -128,6 +145,9 @@ def _cells(value: object) -> Iterator[tuple[str, object]]:
 def _short(value: object) -> str:
     try:
         text = repr(value)
-    except Exception as error:
-        text = f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
+    except BaseException as error:
+        if is_of_a_signal(error):
+            raise
+        shown, raised = short_name_of(type(value)), short_name_of(type(error))
+        text = f"<{shown} whose repr raises {raised}>"
     return text if len(text) <= 40 else f"{text[:37]}..."

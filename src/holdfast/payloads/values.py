@@ -18,6 +18,7 @@ from holdfast.errors import BlobTooLargeError, InvalidInputError, NotSerializabl
 from holdfast.model.limits import INLINE_BYTES_MAX, PAYLOAD_BYTES_MAX
 from holdfast.model.outcome import Encoding, Payload
 from holdfast.payloads import pickling
+from holdfast.payloads.interrupts import is_of_a_signal
 from holdfast.payloads.plain import are_plain, is_plain
 
 _JSON = msgspec.json.Encoder()
@@ -44,7 +45,8 @@ def encode_call(
     """Encode the arguments of a call: JSON `[[args...], {kwargs...}]`, or a pickle of both.
 
     A large one goes to a fresh file in the folder `spill_to`; the caller removes it.
-    Raises NotSerializableError naming the part, BlobTooLargeError above `PAYLOAD_BYTES_MAX`.
+    Raises NotSerializableError naming the part, whatever its class raised; BlobTooLargeError above
+    `PAYLOAD_BYTES_MAX`; OSError only where that file cannot be written.
     """
     if are_plain((*args, kwargs)):
         return _inline(_JSON.encode((args, kwargs)), "the arguments", spill_to, prefix)
@@ -56,7 +58,8 @@ def encode_result(value: object, *, spill_to: Folder, prefix: str = "result-") -
     """Encode a result: JSON where that is exact, else a pickle.
 
     A large one goes to a fresh file in the folder `spill_to`; the caller removes it.
-    Raises NotSerializableError naming the part, BlobTooLargeError above `PAYLOAD_BYTES_MAX`.
+    Raises NotSerializableError naming the part, whatever its class raised; BlobTooLargeError above
+    `PAYLOAD_BYTES_MAX`; OSError only where that file cannot be written.
     """
     if is_plain(value):
         return _inline(_JSON.encode(value), "the result", spill_to, prefix)
@@ -116,9 +119,12 @@ def _pickled(value: object, spill: _Spill, blame: Callable[[], str]) -> Encoded:
     with spill:
         try:
             pickling.dump(value, spill)
-        except (BlobTooLargeError, MemoryError, OSError):
+        except MemoryError:
             raise
-        except Exception as error:
+        except BaseException as error:
+            # A disk of ours and a class of the user raise the same; only the first is our fault.
+            if error is spill.fault or is_of_a_signal(error):
+                raise
             raise NotSerializableError(
                 f"{spill.what} cannot be pickled: {blame()}. Pass plain data, or what it is made "
                 f"from, instead"
@@ -144,6 +150,8 @@ class _Spill:
 
     def __init__(self, what: str, folder: Folder, prefix: str) -> None:
         self.what = what
+        self.fault: Exception | None = None
+        """What this raised by itself, while a value was written to it."""
         self._folder = folder
         self._prefix = prefix
         self._pieces: list[bytes] = []
@@ -161,7 +169,14 @@ class _Spill:
             os.unlink(self._path)
 
     def write(self, data: Any, /) -> int:
-        """Take one piece. Raises BlobTooLargeError past the limit."""
+        """Take one piece. Raises BlobTooLargeError past the limit, OSError where the disk does."""
+        try:
+            return self._write(data)
+        except (BlobTooLargeError, OSError) as error:
+            self.fault = error
+            raise
+
+    def _write(self, data: Any) -> int:
         size = memoryview(data).nbytes
         self._size_bytes += size
         if self._size_bytes > PAYLOAD_BYTES_MAX:
@@ -196,7 +211,7 @@ class _Spill:
         if self._file is None:
             return Encoded(Payload(encoding, b"".join(self._pieces), size_bytes=size))
         self._file.close()
-        self._file = None
         path = self._path.removesuffix(PARTIAL_SUFFIX)
         os.rename(self._path, path)
+        self._file = None
         return Encoded(Payload(encoding, digest=self._hash.digest(), size_bytes=size), path)

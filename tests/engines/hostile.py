@@ -1,0 +1,46 @@
+"""Bodies of tasks whose results and exceptions do what they should not."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+ERRORS = {
+    "exit": SystemExit(3),
+    "key": KeyboardInterrupt(),
+    "generator": GeneratorExit(),
+    "disk": OSError("backing file is gone"),
+    "pipe": BrokenPipeError("torn"),
+    "value": ValueError("wrong"),
+}
+
+
+class BadResult:
+    """Raises while it is pickled."""
+
+    def __init__(self, error: str) -> None:
+        self.error = error
+
+    def __reduce__(self) -> NoReturn:
+        raise ERRORS[self.error]
+
+
+class BadValue:
+    """Raises while it is unpickled."""
+
+    def __init__(self, error: str) -> None:
+        self.error = error
+
+    def __setstate__(self, state: dict[str, str]) -> NoReturn:
+        raise ERRORS[state["error"]]
+
+
+def return_bad(error: str) -> Any:
+    return BadResult(error)
+
+
+async def return_bad_later(error: str) -> Any:
+    return BadResult(error)
+
+
+def take(value: object) -> None:
+    pass
