@@ -44,3 +44,41 @@ async def return_bad_later(error: str) -> Any:
 
 def take(value: object) -> None:
     pass
+
+
+class Untold(Exception):
+    """Ends the process where its text is asked, and where it is pickled."""
+
+    def __str__(self) -> str:
+        raise SystemExit(4)
+
+    def __reduce__(self) -> NoReturn:
+        raise SystemExit(5)
+
+
+class Untraced(Exception):
+    """Gives no exception where it is to take a traceback."""
+
+    def with_traceback(self, _: object) -> Any:
+        return None
+
+
+class Untraceable(Exception):
+    def with_traceback(self, _: object) -> Any:
+        raise SystemExit(6)
+
+
+class Elusive(Exception):
+    def __getattribute__(self, name: str) -> NoReturn:
+        raise SystemExit(name)
+
+
+RAISED = {kind.__name__: kind for kind in (Untold, Untraced, Untraceable, Elusive)}
+
+
+def fail(name: str) -> NoReturn:
+    raise RAISED[name]("text")
+
+
+async def fail_later(name: str) -> NoReturn:
+    raise RAISED[name]("text")

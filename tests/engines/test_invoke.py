@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from holdfast.model.outcome import OutcomeKind
+from holdfast.payloads.describing import line_of
 from tests.engines import hostile
 from tests.engines.rig import Rig
 
@@ -31,7 +32,7 @@ def test_a_result_that_raises_while_it_is_pickled_is_invalid(tmp_path: Path) -> 
                 ended = await rig.run(f"{BODIES}:return_bad{suffix}", name, lane=lane)
                 assert ended.kind is OutcomeKind.INVALID, name
                 assert ended.failure is not None
-                told = f"result: {BODIES}.BadResult: {type(error).__name__}: {error}"
+                told = f"result: {BODIES}.BadResult: {line_of(error)}"
                 assert told in ended.failure.message
 
     play(tmp_path, scene)
@@ -58,5 +59,22 @@ def test_arguments_that_raise_while_they_are_unpickled_are_invalid(tmp_path: Pat
                 assert ended.kind is OutcomeKind.INVALID, name
                 assert ended.failure is not None
                 assert "cannot decode the arguments of" in ended.failure.message
+
+    play(tmp_path, scene)
+
+
+def test_an_exception_that_cannot_be_described_is_final(tmp_path: Path) -> None:
+    async def scene(rig: Rig) -> None:
+        for lane, suffix in LANES:
+            for name in hostile.RAISED:
+                ended = await rig.run(f"{BODIES}:fail{suffix}", name, lane=lane)
+                assert ended.kind is OutcomeKind.RAISED, name
+                assert ended.failure is not None
+                assert ended.failure.types[0] == f"{BODIES}.{name}"
+                told = "raises SystemExit" if name == "Untold" else "text"
+                assert told in ended.failure.message
+                assert f"in fail{suffix}" in ended.failure.traceback
+                for ours in ("child.py", "concurrent.py"):
+                    assert ours not in ended.failure.traceback
 
     play(tmp_path, scene)

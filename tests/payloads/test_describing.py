@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from holdfast.payloads.describing import line_of, name_of, short_name_of, text_of
+from holdfast.payloads.describing import is_sound, line_of, name_of, short_name_of, text_of
 
 
 class Loud(str):
@@ -32,6 +32,7 @@ def exception(text: Any) -> Exception:
 def test_a_text_is_a_plain_str() -> None:
     assert type(text_of(exception(Loud("text")))) is str
     assert line_of(exception(Loud("text"))) == "Own: text"
+    assert line_of(KeyboardInterrupt()) == "KeyboardInterrupt"
 
 
 @pytest.mark.parametrize("error", [ValueError(), SystemExit(3), KeyboardInterrupt()])
@@ -47,3 +48,13 @@ def test_classes_are_named_without_their_metaclass() -> None:
     assert name_of(type("Odd", (), {"__module__": 3})) == "?.Odd"
     assert name_of(type("Odd", (), {"__module__": "\ud800"})) == "\\ud800.Odd"
     assert name_of(ValueError) == "builtins.ValueError"
+
+
+def test_a_sound_exception_has_a_class_and_a_text() -> None:
+    class Pretending(Exception):
+        __class__ = ValueError  # type: ignore[assignment]  # a lie
+
+    assert is_sound(ValueError("x"))
+    assert not is_sound(exception(SystemExit(3)))
+    assert not is_sound(exception(3))
+    assert not is_sound(Pretending())

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import signal
+from typing import Any, NoReturn
 
 import pytest
 
@@ -9,6 +10,7 @@ from holdfast.errors import TaskFailedError
 from holdfast.model.limits import ERROR_TEXT_BYTES_MAX
 from holdfast.model.outcome import Failure
 from holdfast.payloads import RemoteTraceback, exception_of, failure_of
+from holdfast.payloads.failures import PICKLED_BYTES_MAX
 
 
 class Own(ValueError):
@@ -123,3 +125,157 @@ def test_a_deep_recursion_is_a_short_text() -> None:
     with pytest.raises(RecursionError) as caught:
         dig(0)
     assert len(failure_of(caught.value).traceback.encode()) <= ERROR_TEXT_BYTES_MAX
+
+
+ENDS = (SystemExit(3), KeyboardInterrupt(), GeneratorExit(), RuntimeError("own"))
+
+
+class Ending(Exception):
+    """Each look at it that its class can answer ends the process, or fails."""
+
+    end: BaseException = ENDS[0]
+
+    def __str__(self) -> str:
+        raise self.end
+
+    def __reduce__(self) -> NoReturn:
+        raise self.end
+
+
+class Unread(Exception):
+    def __setstate__(self, state: object) -> NoReturn:
+        raise SystemExit(state)
+
+
+class Elusive(Exception):
+    def __getattribute__(self, name: str) -> NoReturn:
+        raise SystemExit(name)
+
+
+class Guarded(ValueError):
+    """Refuses what is set, and is false."""
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise SystemExit(name)
+
+    def __len__(self) -> int:
+        return 0
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_an_exception_whose_class_ends_the_process_is_described(
+    end: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Ending, "end", end)
+    failure = raised(Ending("x"))
+    assert failure.types[0] == f"{__name__}.Ending"
+    assert failure.message == f"<str() of the exception raises {type(end).__name__}>"
+    assert "in raised" in failure.traceback
+    assert failure.pickled == b""
+    assert type(exception_of(failure)) is TaskFailedError
+
+
+def test_an_exception_that_answers_nothing_is_described() -> None:
+    failure = raised(Elusive("x"))
+    assert failure.types[0] == f"{__name__}.Elusive"
+    assert failure.message == "x"
+    assert "in raised" in failure.traceback
+    assert failure.pickled == b""
+    assert type(exception_of(failure)) is TaskFailedError
+
+
+def test_one_that_ends_the_process_as_it_comes_back_is_made_again() -> None:
+    error = Unread("text")
+    error.detail = 1  # type: ignore[attr-defined]  # a state to set
+    failure = raised(error)
+    assert failure.pickled == b""
+    assert type(exception_of(failure)) is Unread
+
+
+def test_one_that_refuses_attributes_comes_back() -> None:
+    again = exception_of(raised(Guarded("text")))
+    assert type(again) is Guarded
+    assert isinstance(again.__cause__, RemoteTraceback)
+
+
+def test_ctrl_c_meanwhile_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(Exception):
+        def __str__(self) -> str:
+            signal.raise_signal(signal.SIGINT)
+            return "text"
+
+    with pytest.raises(KeyboardInterrupt):
+        failure_of(Slow())
+
+
+class OwnGroup(ExceptionGroup[Exception]):
+    pass
+
+
+class PickyGroup(ExceptionGroup[Exception]):
+    """Cannot be made of a text and its members."""
+
+    def __new__(cls, members: list[Exception], *, text: str) -> PickyGroup:
+        return super().__new__(cls, text, members)
+
+    def __init__(self, members: list[Exception], *, text: str) -> None:
+        pass
+
+
+def test_a_group_comes_back_whole_where_it_can() -> None:
+    again = exception_of(raised(ExceptionGroup("g", [Own("a", 1), OwnGroup("h", [KeyError("k")])])))
+    assert isinstance(again, ExceptionGroup)
+    assert repr(again) == "ExceptionGroup('g', [Own('a', 1), OwnGroup('h', [KeyError('k')])])"
+
+
+def test_of_a_group_that_does_not_each_member_comes_back_by_itself() -> None:
+    inner = OwnGroup("h", [TwoArguments("a", "b"), KeyError("k")])
+    again = exception_of(
+        raised(ExceptionGroup("g", [Own("a", 1), Ending(), TwoArguments("c", "d"), inner]))
+    )
+    assert type(again) is ExceptionGroup
+    assert again.message == "g"
+    assert "in raised" in str(again.__cause__)
+    own, ending, remade, nested = again.exceptions
+    assert (type(own), own.args) == (Own, ("a", 1))
+    assert type(ending) is TaskFailedError
+    assert "Ending" in str(ending)
+    assert (type(remade), str(remade)) == (TwoArguments, "c and d")
+    assert type(nested) is OwnGroup
+    assert [type(member) for member in nested.exceptions] == [TwoArguments, KeyError]
+    matched, _ = again.split(KeyError)
+    assert matched is not None
+
+
+def test_a_group_that_cannot_be_made_again_is_a_plain_one() -> None:
+    again = exception_of(raised(PickyGroup([ValueError("a")], text="picky")))
+    assert type(again) is ExceptionGroup
+    assert (again.message, repr(again.exceptions)) == ("picky", "(ValueError('a'),)")
+
+
+def test_a_large_group_is_bounded_and_says_what_it_leaves_out() -> None:
+    large = ValueError("x" * PICKLED_BYTES_MAX)
+    failure = raised(ExceptionGroup("g", [large, *(KeyError(n) for n in range(5000))]))
+    assert len(failure.pickled) <= PICKLED_BYTES_MAX
+    again = exception_of(failure)
+    assert isinstance(again, ExceptionGroup)
+    first, *rest, last = again.exceptions
+    assert type(first) is ValueError
+    assert len(str(first)) <= 1024
+    assert {type(member) for member in rest} == {KeyError}
+    assert len(rest) > 20
+    assert str(last) == (
+        f"the task failed: {5000 - len(rest)} more exceptions of the group do not fit"
+    )
+
+
+def test_a_deep_group_is_bounded() -> None:
+    error: Exception = TwoArguments("a", "b")
+    for _ in range(2000):
+        error = ExceptionGroup("g", [error])
+    assert isinstance(exception_of(raised(error)), ExceptionGroup | TaskFailedError)
+
+
+def test_what_ends_the_process_makes_no_group_that_a_client_would_raise() -> None:
+    again = exception_of(raised(BaseExceptionGroup("g", [SystemExit(3), ValueError(1)])))
+    assert type(again) is TaskFailedError

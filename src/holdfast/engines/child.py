@@ -189,9 +189,6 @@ class SequentialLane:
                 gate.disarm()
         except BaseException as error:
             run_us = (time.monotonic_ns() - begun_ns) // 1000
-            if error.__traceback__ is not None:
-                # The frame of this loop tells a user nothing.
-                error = error.with_traceback(error.__traceback__.tb_next)
             return invoke.raised(work, error, run_us, interrupted=gate.struck)
         run_us = (time.monotonic_ns() - begun_ns) // 1000
         return invoke.returned(work, value, run_us, self._charge)

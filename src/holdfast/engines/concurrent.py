@@ -30,6 +30,7 @@ from holdfast.engines.reporting import (
     send_report,
 )
 from holdfast.observe import TaskSet, logger
+from holdfast.payloads.describing import line_of
 
 RUNNING_MAX: Final = 64
 
@@ -46,7 +47,7 @@ def serve(charge: Charge, orders: int, outcomes: int, sign: Sign) -> None:
 
 def _abandon(error: BaseException) -> NoReturn:
     """Leave, because the event loop is not ours any more."""
-    told = f"a task ended the event loop that others ran in: {error!r}\n"
+    told = f"a task ended the event loop that others ran in: {line_of(error)}\n"
     with suppress(OSError):
         os.write(2, told.encode(errors="backslashreplace"))
     leave(LOOP_ENDED_EXIT)
@@ -154,11 +155,9 @@ class ConcurrentLane:
             if isawaitable(value):
                 value = await value
         except BaseException as error:
-            if isinstance(error, asyncio.CancelledError) and self._is_cancelled:
+            if issubclass(type(error), asyncio.CancelledError) and self._is_cancelled:
                 _abandon(error)
             run_us = (time.monotonic_ns() - begun_ns) // 1000
-            if error.__traceback__ is not None:
-                error = error.with_traceback(error.__traceback__.tb_next)
             interrupted = work.token in self._interrupted
             return invoke.raised(work, error, run_us, interrupted=interrupted)
         run_us = (time.monotonic_ns() - begun_ns) // 1000

@@ -27,8 +27,10 @@ from holdfast.payloads import (
     encode_result,
     failure_of,
 )
+from holdfast.payloads.describing import short_name_of
 from holdfast.payloads.failures import bounded
 from holdfast.payloads.functions import unwrap
+from holdfast.payloads.interrupts import traceback_of
 
 FUNCTIONS_MAX: Final = 128
 """Functions that a child keeps resolved; pickled ones are at most 64 KiB each, or in a file."""
@@ -130,12 +132,20 @@ def returned(work: Work, value: object, run_us: int, charge: Charge) -> bytes:
 
 
 def raised(work: Work, error: BaseException, run_us: int, *, interrupted: bool) -> bytes:
-    """Return the report of an attempt that raised, whatever it raised."""
-    if isinstance(error, MemoryError):
-        return over(work, OutcomeKind.OUT_OF_MEMORY, failure_of(error), run_us)
-    if interrupted and type(error).__name__ == "CancelledError":
+    """Return the report of an attempt that raised, whatever it raised.
+
+    The exception is asked nothing that its class could answer by itself, and so end the child.
+    """
+    steps = traceback_of(error)
+    if steps is not None:
+        # The frame of the lane, which called, tells a user nothing.
+        steps = steps.tb_next
+    if interrupted and short_name_of(type(error)) == "CancelledError":
         # A coroutine is interrupted by a cancellation, which asyncio knows by its own name.
-        error = TaskCancelled().with_traceback(error.__traceback__)
+        error = TaskCancelled()
+    BaseException.with_traceback(error, steps)
+    if issubclass(type(error), MemoryError):
+        return over(work, OutcomeKind.OUT_OF_MEMORY, failure_of(error), run_us)
     return over(work, OutcomeKind.RAISED, failure_of(error), run_us)
 
 
@@ -172,7 +182,7 @@ def _unfit(error: Exception) -> Unfit:
 
 def _about(what: str, work: Work, error: BaseException) -> Failure:
     failure = failure_of(error, with_pickle=False)
-    text = f"{what} {work.function} here: {type(error).__name__}: {failure.message}"
-    if isinstance(error, ModuleNotFoundError):
+    text = f"{what} {work.function} here: {short_name_of(type(error))}: {failure.message}"
+    if issubclass(type(error), ModuleNotFoundError):
         text += f" (looked for in {', '.join(sys.path[:4])}, …)"
     return Failure(types=failure.types, message=bounded(text), traceback=failure.traceback)

@@ -38,6 +38,18 @@ def name_of(kind: type) -> str:
     return found.encode(errors="backslashreplace").decode()
 
 
+def is_sound(error: BaseException) -> bool:
+    """Tell whether an exception can be asked for its class and its text, as all who catch it do."""
+    try:
+        str(error)
+        return error.__class__ is type(error)
+    except BaseException as problem:
+        if is_of_a_signal(problem):
+            raise
+        return False
+
+
 def line_of(error: BaseException) -> str:
-    """Return one exception as `Name: text`."""
-    return f"{short_name_of(type(error))}: {text_of(error)}"
+    """Return one exception as `Name: text`, or its name alone where it has no text."""
+    name, text = short_name_of(type(error)), text_of(error)
+    return f"{name}: {text}" if text else name

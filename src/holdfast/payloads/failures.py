@@ -1,24 +1,31 @@
 """Exceptions as data, and data as exceptions.
 
 The coordinator reads names and texts only. An exception itself travels as a pickle beside them,
-for a client that trusts the submitter, and only where it survives the way.
+for a client that trusts the submitter, and only where it survives the way; of a group that does
+not, each member travels by itself. All this runs code of the user's classes. Whatever that raises,
+SystemExit too, makes the description poorer, and goes no further.
 """
 
 from __future__ import annotations
 
 import importlib
 import traceback
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from holdfast.errors import HoldfastError, TaskFailedError
 from holdfast.model.limits import ERROR_TEXT_BYTES_MAX
 from holdfast.model.outcome import Failure
 from holdfast.payloads import pickling
+from holdfast.payloads.describing import is_sound, name_of, short_name_of, text_of
+from holdfast.payloads.interrupts import frames_of, is_of_a_signal, traceback_of
 
 PICKLED_BYTES_MAX: Final = 16 * 1024
 _TYPES_MAX: Final = 32
 _NAME_CHARACTERS_MAX: Final = 256
 _FRAMES_MAX: Final = 100
+_MEMBER_TEXT_BYTES_MAX: Final = 1024
+_GROUP_BYTES: Final = 2 * _MEMBER_TEXT_BYTES_MAX
+"""What a group takes beside its members: its own text, and the word on those that are left out."""
 _CUT: Final = "\n[... cut here ...]\n"
 
 
@@ -29,14 +36,21 @@ class RemoteTraceback(HoldfastError):
         return f"\n{self.args[0]}" if self.args else ""
 
 
+class Group(NamedTuple):
+    """An exception group, member by member. Pickles in stores name this class."""
+
+    text: str
+    members: tuple[Failure, ...]
+
+
 def failure_of(error: BaseException, *, with_pickle: bool = True) -> Failure:
     """Return an exception as data, within the bounds of `model.limits`. Never raises."""
-    kinds = [kind for kind in type(error).__mro__ if kind is not object][:_TYPES_MAX]
+    kinds: tuple[type, ...] = type.__dict__["__mro__"].__get__(type(error))
     return Failure(
-        types=tuple(name_of(kind)[:_NAME_CHARACTERS_MAX] for kind in kinds),
-        message=bounded(_text_of(error)),
+        types=tuple(_bounded_name(kind) for kind in kinds[:_TYPES_MAX] if kind is not object),
+        message=bounded(text_of(error)),
         traceback=bounded(_traceback_of(error)),
-        pickled=_pickle_of(error) if with_pickle else b"",
+        pickled=_pickle_of(error, PICKLED_BYTES_MAX) if with_pickle else b"",
     )
 
 
@@ -44,23 +58,19 @@ def exception_of(failure: Failure, *, trusted: bool = True) -> Exception:
     """Return the exception of a failure: the task's own where it can be had, else TaskFailedError.
 
     Its cause is a `RemoteTraceback`. Where the exception did not pickle but its class can be
-    imported, an instance is made with the message alone. What is no `Exception` (SystemExit and
-    its like) would end the caller, so that it becomes a TaskFailedError too. With `trusted` false
-    nothing is unpickled or imported.
+    imported, an instance is made with the message alone; in a group, so is each such member. What
+    is no `Exception` (SystemExit and its like) would end the caller, so that it becomes a
+    TaskFailedError too. With `trusted` false nothing is unpickled or imported.
     """
-    error = (_unpickle(failure.pickled) or _remake(failure)) if trusted else None
+    error = _own(failure) if trusted else None
     if error is None:
         name = failure.types[0].removeprefix("builtins.") if failure.types else "the task failed"
         text = f"{name}: {failure.message}" if failure.message else name
         error = TaskFailedError(text, traceback=failure.traceback)
     if failure.traceback:
-        error.__cause__ = RemoteTraceback(failure.traceback)
+        # Not by assignment, which the class may have made its own.
+        BaseException.__dict__["__cause__"].__set__(error, RemoteTraceback(failure.traceback))
     return error
-
-
-def name_of(kind: type) -> str:
-    """Return the qualified name of a class, as retry policies compare it."""
-    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def bounded(text: str, bytes_max: int = ERROR_TEXT_BYTES_MAX) -> str:
@@ -73,62 +83,130 @@ def bounded(text: str, bytes_max: int = ERROR_TEXT_BYTES_MAX) -> str:
     return text if len(data) == len(text) else data.decode()
 
 
-def _text_of(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception as problem:
-        return f"<str() of the exception raises {type(problem).__name__}>"
+def _bounded_name(kind: type) -> str:
+    return name_of(kind)[:_NAME_CHARACTERS_MAX]
 
 
 def _traceback_of(error: BaseException) -> str:
     try:
         # Frames of a deep recursion are cut by the limit: the outermost and innermost ones tell.
-        shown = traceback.TracebackException.from_exception(error, limit=-_FRAMES_MAX, compact=True)
+        shown = traceback.TracebackException(
+            type(error), error, traceback_of(error), limit=-_FRAMES_MAX, compact=True
+        )
         return "".join(shown.format())
-    except Exception as problem:
-        return f"{name_of(type(error))}: <no traceback: {type(problem).__name__}>"
+    except BaseException as problem:
+        if is_of_a_signal(problem):
+            raise
+        cause = f"{name_of(type(error))}: <not described: {short_name_of(type(problem))}>\n"
+    steps = [
+        f'  File "{step.tb_frame.f_code.co_filename}", line {step.tb_lineno}, '
+        f"in {step.tb_frame.f_code.co_name}\n"
+        for step in frames_of(error)[-_FRAMES_MAX:]
+    ]
+    return "".join(["Traceback (most recent call last):\n", *steps, cause])
 
 
-def _pickle_of(error: BaseException) -> bytes:
-    if not isinstance(error, Exception):
+def _pickle_of(error: BaseException, bytes_max: int) -> bytes:
+    """Return an exception's pickle where it survives the way, that of a `Group`, or nothing."""
+    # Asked of the type, because an instance may answer for its class, or raise.
+    if not issubclass(type(error), Exception):
         return b""
-    try:
-        data = pickling.dumps(error)
-        if len(data) > PICKLED_BYTES_MAX:
-            return b""
-        again = pickling.loads(data)
-        same = type(again) is type(error) and str(again) == str(error)
-    except Exception:
-        # Many exceptions do not pickle; names, message and traceback travel all the same.
+    for pickle_of in (_whole, _members_of):
+        try:
+            if data := pickle_of(error, bytes_max):
+                return data
+        except BaseException as problem:
+            # Many exceptions do not pickle; names, message and traceback travel all the same.
+            if is_of_a_signal(problem):
+                raise
+    return b""
+
+
+def _whole(error: BaseException, bytes_max: int) -> bytes:
+    data = pickling.dumps(error)
+    if len(data) > bytes_max:
         return b""
+    again = pickling.loads(data)
+    same = type(again) is type(error) and str(again) == str(error) and is_sound(again)
     return data if same else b""
 
 
-def _unpickle(data: bytes) -> Exception | None:
-    if not data:
-        return None
+def _members_of(error: BaseException, bytes_max: int) -> bytes:
+    """Return the pickle of a group, member by member, as many as there is room for."""
+    if not issubclass(type(error), ExceptionGroup):
+        return b""
+    left = bytes_max - _GROUP_BYTES
+    members: list[Failure] = []
+    every = BaseExceptionGroup.__dict__["exceptions"].__get__(error)
+    for index, member in enumerate(every):
+        carried = _member(member, _pickle_of(member, left))
+        if carried.pickled and _size(carried) > left:
+            carried = _member(member, b"")
+        left -= _size(carried)
+        if left < 0:
+            text = f"{len(every) - index} more exceptions of the group do not fit"
+            members.append(Failure(message=text))
+            break
+        members.append(carried)
+    text = bounded(BaseExceptionGroup.__dict__["message"].__get__(error), _MEMBER_TEXT_BYTES_MAX)
+    data = pickling.dumps(Group(text, tuple(members)))
+    return data if len(data) <= bytes_max else b""
+
+
+def _member(error: BaseException, pickled: bytes) -> Failure:
+    text = bounded(text_of(error), _MEMBER_TEXT_BYTES_MAX)
+    return Failure(types=(_bounded_name(type(error)),), message=text, pickled=pickled)
+
+
+def _size(failure: Failure) -> int:
+    return len(pickling.dumps(failure))
+
+
+def _own(failure: Failure) -> Exception | None:
+    """Return the exception of a failure, or one that is made in its likeness."""
     try:
-        error = pickling.loads(data)
-    except Exception:
-        # A module that is missing here: the caller falls back to names and texts.
-        return None
-    return error if isinstance(error, Exception) else None
+        found = pickling.loads(failure.pickled) if failure.pickled else None
+        if type(found) is Group:
+            found = _regroup(found, failure)
+        elif found is None or not issubclass(type(found), Exception):
+            found = _remake(failure)
+        return found if found is not None and is_sound(found) else None
+    except BaseException as problem:
+        # A module that is missing here: names and texts still tell.
+        if is_of_a_signal(problem):
+            raise
+    return _remake(failure)
+
+
+def _regroup(group: Group, failure: Failure) -> Exception | None:
+    """Make a group of its members, of its own class where that can be."""
+    members = [exception_of(member) for member in group.members]
+    kind = _find_class(failure.types[0]) if failure.types else None
+    if isinstance(kind, type) and issubclass(kind, ExceptionGroup):
+        error = _make(kind, group.text, members)
+        if error is not None:
+            return error
+    return ExceptionGroup(group.text, members)
 
 
 def _remake(failure: Failure) -> Exception | None:
-    """Make an instance of the named class without calling its `__init__`."""
-    if not failure.types:
-        return None
-    kind = _find_class(failure.types[0])
+    """Make an instance of the named class from the message alone."""
+    kind = _find_class(failure.types[0]) if failure.types else None
     if not (isinstance(kind, type) and issubclass(kind, Exception)):
         return None
+    return _make(kind, failure.message)
+
+
+def _make(kind: type[Exception], *args: Any) -> Exception | None:
+    """Make an exception without calling its `__init__`."""
     try:
-        error = kind.__new__(kind, failure.message)
-        str(error)
-    except Exception:
-        # A class that cannot be without its attributes: TaskFailedError tells the same.
+        error = kind.__new__(kind, *args)
+    except BaseException as problem:
+        if is_of_a_signal(problem):
+            raise
         return None
-    return error
+    # A class that cannot be without its attributes: TaskFailedError tells the same.
+    return error if issubclass(type(error), Exception) and is_sound(error) else None
 
 
 def _find_class(name: str) -> Any:
@@ -144,8 +222,10 @@ def _find_class(name: str) -> Any:
                 found = getattr(found, part)
         except ModuleNotFoundError:
             continue
-        except Exception:
+        except BaseException as problem:
             # The user's module fails to load here: the caller falls back.
+            if is_of_a_signal(problem):
+                raise
             return None
         return found
     return None

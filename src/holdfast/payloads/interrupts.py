@@ -18,7 +18,7 @@ def is_of_a_signal(error: BaseException) -> bool:
     """Tell whether a signal's handler raised this; to be asked where it was caught."""
     if threading.get_ident() != threading.main_thread().ident:
         return False  # Handlers run in the main thread only.
-    frames = list(_frames(error))
+    frames = frames_of(error)
     codes = {step.tb_frame.f_code for step in frames}
     if codes & {_code_of(signal.getsignal(number)) for number in signal.valid_signals()}:
         return True
@@ -31,7 +31,8 @@ def traceback_of(error: BaseException) -> TracebackType | None:
     return found
 
 
-def _frames(error: BaseException) -> list[TracebackType]:
+def frames_of(error: BaseException) -> list[TracebackType]:
+    """Return the steps of an exception's traceback, the innermost one last."""
     frames = []
     step = traceback_of(error)
     while step is not None:

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 import cloudpickle  # type: ignore[import-untyped]  # it ships no types
 
-from holdfast.payloads.describing import name_of, short_name_of, text_of
+from holdfast.payloads.describing import line_of, name_of, short_name_of
 from holdfast.payloads.interrupts import is_of_a_signal
 
 PROTOCOL: Final = 5
@@ -98,7 +98,7 @@ def _refusal(value: object) -> str:
     except BaseException as error:
         if is_of_a_signal(error):
             raise
-        return f"{short_name_of(type(error))}: {text_of(error)[:_TEXT_MAX]}"
+        return line_of(error)[:_TEXT_MAX]
     return ""
 
 
