@@ -14,6 +14,7 @@ from holdfast.errors import BlobTooLargeError, InvalidInputError, NotSerializabl
 from holdfast.model.limits import INLINE_BYTES_MAX
 from holdfast.model.outcome import Encoding, Payload
 from holdfast.payloads import decode_call, decode_result, encode_call, encode_result, values
+from holdfast.payloads.describing import line_of
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,7 @@ class Elusive:
 def test_whatever_the_class_of_a_value_raises_names_the_part(
     error: BaseException, tmp_path: Path
 ) -> None:
-    part = rf"\[1\]: {__name__}.Raising: {type(error).__name__}: {error}"
+    part = rf"\[1\]: {__name__}.Raising: {line_of(error)}"
     for size in (1, 3_000_000):
         with pytest.raises(NotSerializableError, match=f"result{part}"):
             encode_result([b"x" * size, Raising(error)], spill_to=tmp_path)
@@ -198,3 +199,48 @@ def test_no_result_is_none() -> None:
     assert decode_result(None) is None
     with pytest.raises(InvalidInputError):
         decode_result(Payload(Encoding.JSON, b"{"))
+
+
+class Unread:
+    """Its unpickling raises what it is given."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __setstate__(self, state: dict[str, BaseException]) -> NoReturn:
+        raise state["error"]
+
+
+class Untold(Exception):
+    def __str__(self) -> NoReturn:
+        raise SystemExit(4)
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), Untold()])
+def test_what_would_end_the_caller_as_a_result_is_read_does_not(
+    error: BaseException, tmp_path: Path
+) -> None:
+    for size in (1, 100_000):
+        encoded = encode_result((b"x" * size, Unread(error)), spill_to=tmp_path)
+        with pytest.raises(InvalidInputError, match=f"raises {type(error).__name__}") as caught:
+            decode_result(encoded.payload, encoded.path)
+        assert type(caught.value.__cause__) is type(error)
+
+
+def test_another_exception_as_a_result_is_read_comes_through(tmp_path: Path) -> None:
+    payload = encode_result(Unread(LookupError("k")), spill_to=tmp_path).payload
+    with pytest.raises(LookupError, match="k"):
+        decode_result(payload)
+
+
+class Reading:
+    """A signal arrives while it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return (signal.raise_signal, (signal.SIGINT,))
+
+
+def test_ctrl_c_as_a_result_is_read_passes(tmp_path: Path) -> None:
+    payload = encode_result(Reading(), spill_to=tmp_path).payload
+    with pytest.raises(KeyboardInterrupt):
+        decode_result(payload)

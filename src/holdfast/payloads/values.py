@@ -18,6 +18,7 @@ from holdfast.errors import BlobTooLargeError, InvalidInputError, NotSerializabl
 from holdfast.model.limits import INLINE_BYTES_MAX, PAYLOAD_BYTES_MAX
 from holdfast.model.outcome import Encoding, Payload
 from holdfast.payloads import pickling
+from holdfast.payloads.describing import is_sound, line_of
 from holdfast.payloads.interrupts import is_of_a_signal
 from holdfast.payloads.plain import are_plain, is_plain
 
@@ -91,7 +92,8 @@ def decode_result(payload: Payload | None, path: str = "") -> Any:
     """Return the value of a result; `path` names the file of one that is not inline.
 
     Unpickles: only for results of submitters that the caller trusts. Raises InvalidInputError
-    where JSON is broken; what a pickle raises by itself comes through as it is.
+    where JSON is broken, and where a pickle raises what would end the caller (SystemExit and its
+    like) or what cannot be described; another exception of a pickle comes through as it is.
     """
     if payload is None:
         return None
@@ -100,7 +102,12 @@ def decode_result(payload: Payload | None, path: str = "") -> Any:
             return _VALUE.decode(_bytes_of(payload, path))
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidInputError(f"the result is not JSON: {error}") from None
-    return pickling.load_file(path) if path else pickling.loads(payload.data)
+    try:
+        return pickling.load_file(path) if path else pickling.loads(payload.data)
+    except BaseException as error:
+        if is_of_a_signal(error) or (issubclass(type(error), Exception) and is_sound(error)):
+            raise
+        raise InvalidInputError(f"unpickling it raises {line_of(error)}") from error
 
 
 def _bytes_of(payload: Payload, path: str) -> bytes:
