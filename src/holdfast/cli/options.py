@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 import click
 
 from holdfast import wiring
-from holdfast.payloads.failures import failure_of, name_of
+from holdfast.payloads.describing import name_of
+from holdfast.payloads.failures import failure_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
