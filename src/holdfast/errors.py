@@ -19,6 +19,7 @@ HoldfastError
 ├── IndefiniteError              it may have happened
 │   ├── StoreDoubtError          a commit broke off; the turn's number will tell
 │   ├── StoreCorruptError        the database is damaged; its coordinator ends
+│   ├── StoreGoneError           the store's files were removed or replaced while it was open
 │   ├── ChannelClosedError       the conversation broke; unanswered messages are unknown
 │   └── ConnectionLostError      the client was cut off and gave up waiting
 ├── ResultUnreadableError        the task succeeded; what it returned cannot be loaded here
@@ -121,6 +122,10 @@ class StoreDoubtError(IndefiniteError):
 
 class StoreCorruptError(IndefiniteError):
     """The database is damaged, and stays so: nothing more is accepted from it."""
+
+
+class StoreGoneError(IndefiniteError):
+    """A file of the store was removed, replaced or cut while it was open; the message names it."""
 
 
 class ChannelClosedError(IndefiniteError, ConnectionError):

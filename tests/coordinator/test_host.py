@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +19,12 @@ from holdfast.coordinator import host as rooms
 from holdfast.coordinator import statedir
 from holdfast.coordinator.host import Hand, Host
 from holdfast.coordinator.statedir import StateLock
-from holdfast.errors import ConfigurationError, StoreCorruptError, StoreDoubtError
+from holdfast.errors import (
+    ConfigurationError,
+    StoreCorruptError,
+    StoreDoubtError,
+    StoreGoneError,
+)
 from holdfast.lab.cluster import is_zombie_or_gone
 from tests.conftest import Eventually
 from tests.coordinator.stage import StageClock
@@ -64,24 +69,6 @@ def test_a_deleted_directory_is_not_ours_any_more(tmp_path: Path) -> None:
         with StateLock(tmp_path / "state") as successor:
             assert successor.lost == ""
             assert "the state directory" in lock.lost
-
-
-@pytest.mark.parametrize("how", ["removed", "replaced"])
-def test_a_database_that_is_gone_is_missed(tmp_path: Path, how: str) -> None:
-    database = tmp_path / "store.db"
-    with StateLock(tmp_path) as lock:
-        assert lock.lost == "", "before it was made"
-        database.write_text("ours")
-        lock.follow_database()
-        assert lock.lost == ""
-        database.write_text("ours still")
-        assert lock.lost == ""
-        if how == "replaced":
-            (tmp_path / "other").write_text("of somebody else")
-            (tmp_path / "other").replace(database)
-        else:
-            database.unlink()
-        assert str(database) in lock.lost
 
 
 def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -182,6 +169,10 @@ class Around:
         self.damage = damage
 
 
+async def in_place() -> None:
+    """The store's files are where they were."""
+
+
 def make_host(
     tmp_path: Path,
     around: Around,
@@ -190,6 +181,7 @@ def make_host(
     hands: Sequence[Hand] = (),
     counts: Sequence[dict[str, int] | Exception] = ({},),
     lock: StateLock | None = None,
+    check: Callable[[], Awaitable[None]] = in_place,
     linger_seconds: float = 5.0,
 ) -> Host:
     return Host(
@@ -198,6 +190,7 @@ def make_host(
         cast("Any", Reader(*counts)),
         hands,
         lock=lock or StateLock(tmp_path),
+        check=check,
         here="this boot",
         linger_seconds=linger_seconds,
         stop=stop,
@@ -281,6 +274,22 @@ def test_it_ends_when_its_directory_is_deleted(tmp_path: Path) -> None:
             return await watched_until(host, around, stop, looks=10)
 
     assert asyncio.run(scene()) < 10
+
+
+def test_it_ends_when_the_files_of_its_store_are_gone(tmp_path: Path) -> None:
+    async def gone() -> None:
+        raise StoreGoneError("the log was removed")
+
+    async def scene() -> tuple[float, str]:
+        around, stop = Around(), asyncio.Event()
+        around.clients = 1
+        with StateLock(tmp_path / "state") as lock:
+            host = make_host(tmp_path, around, stop.set, lock=lock, check=gone)
+            return await watched_until(host, around, stop, looks=10), host.lost
+
+    seconds, lost = asyncio.run(scene())
+    assert seconds < 10
+    assert lost == "the log was removed"
 
 
 def test_a_killed_worker_is_followed_by_another_at_once(

@@ -95,6 +95,26 @@ def test_it_acknowledges_nothing_into_what_was_removed(tmp_path: Path, what: str
     assert "Traceback" not in said
 
 
+def test_what_only_a_removed_log_held_is_known_to_the_next_one(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with start("coordinator", state, "--port", "0") as process:
+        wait_until_it_listens(process)
+        with wiring.connect(f"unix:{endpoint.socket_path(state)}") as client:
+            ids = {client.submit(abs, n).id for n in range(50)}
+        (state / "store.db-wal").unlink()
+        _, said = process.communicate(timeout=_SECONDS)
+        assert process.returncode == 4
+    assert f"holdfast: the write-ahead log {state}" in said
+    assert "was removed" in said
+    assert "Traceback" not in said
+    with start("coordinator", state, "--port", "0") as process:
+        wait_until_it_listens(process)
+        with wiring.connect(f"unix:{endpoint.socket_path(state)}") as client:
+            assert {task["id"] for task in client.list(limit=100)} == ids
+        process.terminate()
+        process.communicate(timeout=_SECONDS)
+
+
 def spoil(database: Path, sign: bytes) -> None:
     """Make noise of every page of a database at rest that holds a sign."""
     with closing(sqlite3.connect(database)) as connection:

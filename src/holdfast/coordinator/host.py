@@ -11,14 +11,14 @@ import fcntl
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from holdfast.coordinator.gateway import Gateway
 from holdfast.coordinator.service import Coordinator
 from holdfast.coordinator.statedir import StateLock
 from holdfast.coordinator.telling import unfinished
-from holdfast.errors import HoldfastError, StoreCorruptError
+from holdfast.errors import HoldfastError, StoreCorruptError, StoreGoneError
 from holdfast.observe import logger
 from holdfast.ports import StoreReader
 
@@ -130,7 +130,8 @@ class Hand:
 class Host:
     """Keeps the hands alive, and ends an embedded coordinator that nobody needs any more.
 
-    `here` names this boot and its space of pids, "" where that is not known.
+    `check` raises StoreGoneError where the files of the store are not in place any more. `here`
+    names this boot and its space of pids, "" where that is not known.
     """
 
     def __init__(
@@ -141,6 +142,7 @@ class Host:
         hands: Sequence[Hand],
         *,
         lock: StateLock,
+        check: Callable[[], Awaitable[None]],
         here: str,
         linger_seconds: float,
         stop: Callable[[], None],
@@ -150,11 +152,12 @@ class Host:
         self._reader = reader
         self._hands = hands
         self._lock = lock
+        self._check = check
         self._here = here
         self._linger_seconds = linger_seconds
         self._stop = stop
         self.lost = ""
-        """What of the state directory was removed while we ran, and made us end."""
+        """What of the state directory was removed or replaced while we ran, and made us end."""
         self._hurried = False
         self._leaving = False
         self._look = asyncio.Event()
@@ -189,10 +192,10 @@ class Host:
 
     async def _look_after(self, now: float, needed: float) -> float:
         """Look once; return when somebody last needed us."""
-        self.lost = self._lock.lost
+        self.lost = await self._missed()
         if self.lost:
             # What is acknowledged from here on, nobody would find again.
-            _LOG.error("%s was removed: this coordinator ends", self.lost)
+            _LOG.error("this coordinator ends: %s", self.lost)
             self._stop()
             return now
         for hand in self._hands:
@@ -205,6 +208,15 @@ class Host:
         if not unfinished(await self._reader.counts()):
             self._stop()
         return now
+
+    async def _missed(self) -> str:
+        if lost := self._lock.lost:
+            return f"{lost} while it was in use"
+        try:
+            await self._check()
+        except StoreGoneError as error:
+            return str(error)
+        return ""
 
     def _follow(self) -> None:
         """Have the end of each hand wake us: its successor starts at once, not at the next look."""

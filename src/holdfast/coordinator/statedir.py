@@ -20,9 +20,6 @@ class StateLock:
 
     def __init__(self, state_dir: Path) -> None:
         self._path = state_dir / "coordinator.lock"
-        self._database = state_dir / DATABASE
-        self._store: tuple[int, int] | None = None
-        """Which file the database is, once it is open."""
         self._fd = -1
 
     def __enter__(self) -> StateLock:
@@ -50,19 +47,13 @@ class StateLock:
             "--state-dir"
         )
 
-    def follow_database(self) -> None:
-        """The database is open: from here on it has to stay where it is."""
-        self._store = _inode(self._database)
-
     @property
     def lost(self) -> str:
-        """What was removed or replaced since we began, "" where all is still there."""
+        """What was removed or replaced since we began, "" where it is still there."""
         held = os.fstat(self._fd)
         if _inode(self._path) != (held.st_dev, held.st_ino):
             # Nobody finds the way into a deleted directory.
-            return f"the state directory {self._path.parent}"
-        if self._store is not None and _inode(self._database) != self._store:
-            return f"the database {self._database}"
+            return f"the state directory {self._path.parent} was removed"
         return ""
 
     def __exit__(

@@ -33,7 +33,10 @@ _BUSY_MS = 200
 
 
 class WalCheckpoints:
-    """Checkpoint when the log has grown past a bound, on a thread of its own or inline."""
+    """Checkpoint when the log has grown past a bound, on a thread of its own or inline.
+
+    `holds` tells whether the database and its log are still the files that the store writes to.
+    """
 
     def __init__(
         self,
@@ -43,12 +46,14 @@ class WalCheckpoints:
         durability: Durability,
         bytes_max: int,
         die: Callable[[str], NoReturn],
+        holds: Callable[[], bool],
     ) -> None:
         self._path = path
         self._wal = Path(f"{path}-wal")
         self._durability: Durability = durability
         self._bytes_max = bytes_max
         self._die = die
+        self._holds = holds
         self._connection: sqlite3.Connection | None = None
         self.damage: sqlite3.Error | None = None
         """What a checkpoint found broken; the store asks before it goes on."""
@@ -66,16 +71,12 @@ class WalCheckpoints:
             )
             self._thread.start()
 
-    def look(self, turn_bytes: int) -> None:
+    def look(self, turn_bytes: int, size_bytes: int) -> None:
         """Order a checkpoint where the log is past its bound. Called after each turn.
 
-        `turn_bytes` is about what the turn wrote. Far past the bound it waits for the checkpoint,
-        for `_HOLD_SECONDS` at the most.
+        `turn_bytes` is about what the turn wrote, `size_bytes` the size of the file. Far past the
+        bound it waits for the checkpoint, for `_HOLD_SECONDS` at the most.
         """
-        try:
-            size_bytes = self._wal.stat().st_size
-        except FileNotFoundError:
-            return
         self._written_bytes += turn_bytes
         if self._written_bytes <= self._bytes_max and size_bytes <= max(
             self._bytes_max, self._room_bytes
@@ -110,6 +111,9 @@ class WalCheckpoints:
             if self._connection is None:
                 self._connection = connect(self._path, durability=self._durability)
                 self._connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}").fetchall()
+            if not self._holds():
+                # What lies at the path of the log is not what turns were written to.
+                return
             self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             far = self._wal.stat().st_size > _CUT_FACTOR * self._bytes_max
             mode = "TRUNCATE" if far else "RESTART"
@@ -117,6 +121,8 @@ class WalCheckpoints:
             if not busy:
                 self._written_bytes = 0
                 self._room_bytes = self._wal.stat().st_size
+        except OSError as error:
+            logger("stores").warning("the log %s cannot be seen: %s", self._wal, error)
         except sqlite3.Error as error:
             if is_failed_fsync(error):
                 # The kernel may have dropped the pages: a second fsync would lie.

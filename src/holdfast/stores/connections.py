@@ -88,11 +88,15 @@ def opening_failed(database: Database, error: sqlite3.Error) -> HoldfastError:
 
 
 def _prepare(connection: sqlite3.Connection, durability: str) -> None:
-    pragmas = [
+    shape = [
         # These two take effect while the database is empty, so they stand before the journal mode.
         # A larger page halves the writes of a turn whose rows hold payloads of a kilobyte.
         f"page_size = {_PAGE_BYTES}",
         "auto_vacuum = INCREMENTAL",
+    ]
+    pragmas = [
+        # Set again, the second one writes: a reader would commit, into whatever is its log.
+        *([] if _has_pages(connection) else shape),
         "journal_mode = WAL",
         f"synchronous = {durability.upper()}",
         # Another connection checkpoints, so that no turn pays for it.
@@ -108,6 +112,10 @@ def _prepare(connection: sqlite3.Connection, durability: str) -> None:
             if time.monotonic() > deadline:
                 raise sqlite3.OperationalError("database is locked while it is opened")
             time.sleep(_BUSY_PAUSE_SECONDS)
+
+
+def _has_pages(connection: sqlite3.Connection) -> bool:
+    return bool(connection.execute("PRAGMA page_count").fetchone()[0])
 
 
 def _set(connection: sqlite3.Connection, pragma: str) -> bool:

@@ -20,9 +20,11 @@ from holdfast.errors import (
     HoldfastError,
     StoreCorruptError,
     StoreDoubtError,
+    StoreGoneError,
 )
 from holdfast.model.ids import TaskId
 from holdfast.model.task import Task, rank_of
+from holdfast.observe import logger
 from holdfast.ports import Changes, ReadyPage, Receipt, StoreFacts, WorkerRow
 from holdfast.stores import statements, turn
 from holdfast.stores.checkpoint import WAL_BYTES_MAX, WalCheckpoints
@@ -36,6 +38,7 @@ from holdfast.stores.failures import (
     is_failed_fsync,
     judge,
 )
+from holdfast.stores.footing import Footing
 from holdfast.stores.migrate import migrate
 from holdfast.stores.rows import tasks_of
 
@@ -77,6 +80,9 @@ class SQLiteStore:
         self._desk: Desk | None = None
         self._connection: sqlite3.Connection | None = None
         self._checkpoints: WalCheckpoints | None = None
+        self._footing = Footing(database) if isinstance(database, Path) else None
+        self._gone = ""
+        """Which of its files are lost, and what was saved of them."""
         self._in_doubt = False
         self._damage: StoreCorruptError | None = None
         """What was found of the database; from then on it is neither read nor written."""
@@ -88,7 +94,7 @@ class SQLiteStore:
 
         Raises ConfigurationError for a directory that cannot be used, StoreVersionError for a
         database of a newer release, StoreCorruptError for a damaged one, StoreDoubtError where
-        another process holds it.
+        another process holds it, StoreGoneError where it is not the one that was open before.
         """
         assert self._desk is None, "open twice"
         self._desk = InlineDesk() if self._inline else ThreadDesk("holdfast-store")
@@ -100,6 +106,9 @@ class SQLiteStore:
 
     def _open(self) -> StoreFacts:
         refuse_marked(self._database)
+        if self._footing is not None and (lost := self._footing.look()):
+            # An empty one that is made in its place would be taken for all there is.
+            raise StoreGoneError(self._gone or f"{lost} while it was in use")
         try:
             self._connection = connect(self._database, durability=self._durability)
             # A database that cannot be written shows here, and not at the first turn.
@@ -109,13 +118,16 @@ class SQLiteStore:
             facts = self._connection.execute(statements.FACTS).fetchone()
         except sqlite3.Error as error:
             raise opening_failed(self._database, error) from error
-        if isinstance(self._database, Path):
+        if isinstance(self._database, Path) and (footing := self._footing) is not None:
+            footing.begin()
+            self._stand(self._connection)
             self._checkpoints = WalCheckpoints(
                 self._database,
                 inline=self._inline,
                 durability=self._durability,
                 bytes_max=self._wal_bytes_max,
                 die=self._die,
+                holds=lambda: not footing.look(),
             )
         self._in_doubt = False
         return StoreFacts(*facts)
@@ -134,6 +146,8 @@ class SQLiteStore:
         connection, self._connection = self._connection, None
         if checkpoints is not None:
             checkpoints.close()
+        if self._footing is not None:
+            self._footing.end(connection)
         if connection is not None and connection is not self._database:
             connection.close()
 
@@ -142,6 +156,7 @@ class SQLiteStore:
     async def commit(self, changes: Changes) -> Receipt:
         """Write one turn in one transaction, durable on return. See `ports.Store`.
 
+        Raises StoreGoneError where it went into files that nobody will find.
         `spec` of an update is not written: what was asked never changes. Within a turn the order
         is outages, forgotten workers, workers, code, inserts, updates, attempts, events.
         """
@@ -157,8 +172,9 @@ class SQLiteStore:
             receipt = turn.write(connection, encoded)
         except Exception as error:
             raise self._broken_off(connection, error) from error
-        if self._checkpoints is not None:
-            self._checkpoints.look(encoded.log_bytes)
+        self._stand(connection)
+        if self._checkpoints is not None and self._footing is not None:
+            self._checkpoints.look(encoded.log_bytes, self._footing.wal_bytes)
         return receipt
 
     def _broken_off(self, connection: sqlite3.Connection, error: Exception) -> HoldfastError:
@@ -174,6 +190,29 @@ class SQLiteStore:
         judged = judge(error, rolled_back=rolled_back)
         self._in_doubt = isinstance(judged, StoreDoubtError)
         return judged
+
+    async def check(self) -> None:
+        """See that the files are in place, as after each turn.
+
+        Raises StoreGoneError where one was removed or replaced, after saving what can be saved.
+        """
+        if self._desk is not None:
+            await self._desk.run(self._check)
+
+    def _check(self) -> None:
+        if self._connection is not None:
+            self._stand(self._connection)
+
+    def _stand(self, connection: sqlite3.Connection) -> None:
+        """Raise where nobody would find again what this connection writes."""
+        if self._footing is None or not (lost := self._footing.look()):
+            return
+        if not self._gone:
+            self._gone = f"{lost} while it was in use; {self._footing.save(connection)}"
+            logger("stores").critical("%s", self._gone)
+        # Whatever comes after this is refused.
+        self._in_doubt = True
+        raise StoreGoneError(self._gone)
 
     # Reading.
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdfast.errors import ConfigurationError
+from holdfast.errors import ConfigurationError, StoreGoneError
 from holdfast.observe import logger
 from holdfast.wiring.process import boot_id, on_signals
 
@@ -77,7 +77,6 @@ class _Stopping:
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    lock: StateLock
     store: SQLiteStore
     reader: SQLiteReader
     blobs: LocalBlobs
@@ -150,7 +149,6 @@ def _assemble(
     gateway = Gateway(coordinator, questions, version=__version__, python=python_version(), kin=kin)
     linger = settings.linger_seconds if settings.embedded else 0.0
     return _Parts(
-        lock=lock,
         store=store,
         reader=reader,
         blobs=LocalBlobs(settings.state_dir.resolve() / "blobs"),
@@ -162,6 +160,7 @@ def _assemble(
             reader,
             hands,
             lock=lock,
+            check=store.check,
             here=here,
             linger_seconds=linger,
             stop=stop,
@@ -191,7 +190,6 @@ async def _run(
     try:
         # Where the store cannot be read, nobody is let in; who dials meanwhile waits.
         if await _first_of(tasks, parts.coordinator.ready, stop):
-            parts.lock.follow_database()
             serving = serve(app, sockets=doors.sockets, stop=closing, started=started)
             servers.append(tasks.watched("server", serving))
             servers[0].add_done_callback(lambda _: started.set())
@@ -223,7 +221,7 @@ async def _run(
         if ended.done() and not ended.cancelled():
             ended.result()
     if parts.host.lost:
-        raise ConfigurationError(f"{parts.host.lost} was removed while this coordinator ran")
+        raise StoreGoneError(parts.host.lost)
 
 
 def _begun(parts: _Parts, tasks: TaskSet, stop: asyncio.Event) -> list[asyncio.Task[None]]:
