@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+import sys
 from typing import Any, NoReturn
+
+from tests.engines.bodies import touch, wait_for
 
 ERRORS = {
     "exit": SystemExit(3),
@@ -82,3 +87,17 @@ def fail(name: str) -> NoReturn:
 
 async def fail_later(name: str) -> NoReturn:
     raise RAISED[name]("text")
+
+
+def read_and_hold(folder: str, module: str, mark: str, go: str) -> Any:
+    """Import a module, say so, and return what it holds once there is a sign."""
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    value = importlib.import_module(module).VALUE
+    touch(mark)
+    wait_for(go)
+    return [value, os.getpid()]
+
+
+async def read_and_hold_later(folder: str, module: str, mark: str, go: str) -> Any:
+    return read_and_hold(folder, module, mark, go)

@@ -142,6 +142,8 @@ class SequentialLane:
         tasks = 0
         while size := self._receive(buffer):
             self._sign.busy()
+            if self._sources is not None:
+                self._sources.begin()
             report = self._attempt(decoder.decode(buffer[:size]))
             if os.getpid() != self._pid:
                 os._exit(0)  # User code forked and both came back; the other one goes on.

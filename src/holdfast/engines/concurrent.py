@@ -108,6 +108,8 @@ class ConcurrentLane:
             work = self._decoder.decode(self._buffer[:size])
             if not self._running:
                 self._sign.busy()
+                if self._sources is not None:
+                    self._sources.begin()
             self._running[work.token] = None
             self._tasks.start(work.function, self._attempt(work))
         self._read_more()
