@@ -7,6 +7,7 @@ import os
 import sys
 from typing import Any, NoReturn
 
+from holdfast.payloads import decode_result, encode_result
 from tests.engines.bodies import touch, wait_for
 
 ERRORS = {
@@ -101,3 +102,19 @@ def read_and_hold(folder: str, module: str, mark: str, go: str) -> Any:
 
 async def read_and_hold_later(folder: str, module: str, mark: str, go: str) -> Any:
     return read_and_hold(folder, module, mark, go)
+
+
+class Slow:
+    """Holds whoever unpickles it."""
+
+    def __init__(self, mark: str) -> None:
+        self.mark = mark
+
+    def __setstate__(self, state: dict[str, str]) -> None:
+        touch(state["mark"])
+        wait_for(state["mark"] + ".never")
+
+
+def read_slowly(mark: str, folder: str) -> Any:
+    """Read a result, as a task does that waits for another one."""
+    return decode_result(encode_result(Slow(mark), spill_to=folder).payload)

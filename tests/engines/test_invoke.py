@@ -78,3 +78,16 @@ def test_an_exception_that_cannot_be_described_is_final(tmp_path: Path) -> None:
                     assert ours not in ended.failure.traceback
 
     play(tmp_path, scene)
+
+
+def test_a_task_that_is_cancelled_while_it_reads_a_result_stops(tmp_path: Path) -> None:
+    async def scene(rig: Rig) -> None:
+        mark = tmp_path / "mark"
+        token = rig.start(f"{BODIES}:read_slowly", str(mark), str(tmp_path))
+        await rig.until("it reads", mark.exists)
+        rig.engine.interrupt(0, token)
+        ended = await rig.outcome(token)
+        assert ended.failure is not None
+        assert ended.failure.types[0] == "holdfast.engines.current.TaskCancelled"
+
+    play(tmp_path, scene)
