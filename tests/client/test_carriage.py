@@ -92,7 +92,8 @@ def test_a_large_result_that_would_end_the_program_ends_the_future(tmp_path: Pat
     with client_of(scripted, tmp_path, blobs=blobs) as client:
         error = client.submit(work.double, 1).exception(10)
         assert isinstance(error, ResultUnreadableError)
-        assert isinstance(error.__cause__, SystemExit)
+        assert error.__cause__ is not None
+        assert isinstance(error.__cause__.__cause__, SystemExit)
         scripted.run = scripted.run_here
         assert client.submit(work.double, 1).result(10) == 2
 
