@@ -407,6 +407,21 @@ def test_time_in_which_we_were_deaf_does_not_count() -> None:
     perform(play)
 
 
+def test_who_said_hello_after_we_were_deaf_is_owed_nothing_for_it() -> None:
+    async def play(stage: Stage) -> None:
+        _, _, (order,) = await _running(stage)
+        stage.clock.pass_by(60.0)
+        await stage.worker(held=(held(order),))
+        await stage.tick()
+        assert stage.counters.get("deaf_spells") == 1
+        await stage.ticks(9)
+        assert (await stage.row(order.task)).life.lease is Lease.HELD
+        await stage.ticks(2)
+        assert (await stage.row(order.task)).life.lease is Lease.LAPSED
+
+    perform(play)
+
+
 def test_a_lapsed_lease_delivers_until_somebody_else_claims() -> None:
     async def play(stage: Stage) -> None:
         _, client, (order,) = await _running(stage)

@@ -31,6 +31,7 @@ SHOWN = (
     (9010670, 35),
     (3, None),
     (243, None),
+    (9200001, None),
 )
 """Each showed a fault of the product, or of the judge, when it was first run."""
 PRINT_DIGESTS = (

@@ -128,8 +128,9 @@ def _tick(turn: Turn, tick: Tick, terms: Terms) -> None:
     deaf = turn.now - state.swept - tick.seconds
     if deaf > tick.seconds / 2:
         turn.count("deaf_spells")
-        for identity in state.heard:
-            state.heard[identity] += deaf
+        for identity, heard in state.heard.items():
+            # Who was heard meanwhile, by a hello that this turn has read, is owed nothing more.
+            state.heard[identity] = max(heard, min(heard + deaf, turn.now))
         for session in state.sessions.values():
             session.heard = min(session.heard + deaf, turn.now)
     state.swept = turn.now
