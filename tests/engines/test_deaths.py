@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.engines import forking
 from holdfast.engines.packets import CUT_OFF, RETIRED_EXIT, SPOILED
 from holdfast.engines.reporting import LOOP_ENDED_EXIT, LOST_EXIT
 from holdfast.model.outcome import OutcomeKind
@@ -330,6 +332,32 @@ def test_what_had_ended_before_a_fall_is_heard(tmp_path: Path) -> None:
             os.kill(nursery_of(await rig.value("pid", lane=1)), signal.SIGKILL)
             fall = await rig.fall()
             assert not any(death.begun for death in fall.values())
+
+    play(tmp_path, scene)
+
+
+def test_a_nursery_that_was_stopped_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forking, "LOOK_SECONDS", 1.0)
+
+    async def scene(rig: Rig) -> None:
+        child = await rig.value("pid")
+        nursery = nursery_of(child)
+        os.kill(nursery, signal.SIGSTOP)
+        os.kill(child, signal.SIGKILL)
+        fall = await rig.fall()
+        assert not any(death.begun for death in fall.values())
+        assert not is_alive(nursery)
+        # One that only takes its time is let be.
+        child = await rig.value("pid")
+        nursery = nursery_of(child)
+        os.kill(nursery, signal.SIGSTOP)
+        os.kill(child, signal.SIGKILL)
+        await asyncio.sleep(0.25)
+        os.kill(nursery, signal.SIGCONT)
+        assert (await rig.run("nothing")).failure is None
+        assert not rig.falls
 
     play(tmp_path, scene)
 

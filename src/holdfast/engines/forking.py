@@ -28,13 +28,17 @@ _MESSAGES_MAX = 64
 """Messages read at one wake-up."""
 _ROOM_SECONDS = 0.05
 """Until a request is sent again for which the kernel had no room."""
+LOOK_SECONDS = 5.0
+LOOKS_MAX = 3
+"""A nursery that has said nothing of a child at so many looks does not work any more."""
 _NO_ROOM = (errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM)
 
 
 class NurseryLink:
     """The socket to the nursery. `forked` gets the child's pidfd, which becomes its own.
 
-    `lost` is called when nobody holds the other end any more, which is the end of all children.
+    `lost` is called when nobody holds the other end any more, which is the end of all children;
+    `stuck` where a child that was asked for does not come, as where the nursery was stopped.
     `failed` is handed whatever breaks here.
     """
 
@@ -44,9 +48,11 @@ class NurseryLink:
         forked: Callable[[Forked, int], None],
         exited: Callable[[Exited], None],
         lost: Callable[[], None],
+        stuck: Callable[[], None],
         failed: Callable[[Exception], None],
     ) -> None:
         self._lost = lost
+        self._stuck = stuck
         self._failed = failed
         self._forked = forked
         self._exited = exited
@@ -56,8 +62,9 @@ class NurseryLink:
         self._waiting: deque[tuple[bytes, list[int]]] = deque()
         """Requests that found no room: at most one for each lane."""
         self._later: asyncio.TimerHandle | None = None
-        self._unborn: dict[int, None] = {}
-        """The serials of children that were asked for and have not been heard of."""
+        self._unborn: dict[int, int] = {}
+        """Children that were asked for and not heard of: serial, and at how many looks."""
+        self._looking: asyncio.TimerHandle | None = None
         self._places: list[int] = []
         """As many descriptors to spare."""
 
@@ -81,8 +88,9 @@ class NurseryLink:
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._ours)
         loop.remove_writer(self._ours)
-        if self._later is not None:
-            self._later.cancel()
+        for timer in (self._later, self._looking):
+            if timer is not None:
+                timer.cancel()
         self._ours.close()
         self._theirs.close()
         for _, descriptors in self._waiting:
@@ -104,9 +112,25 @@ class NurseryLink:
         except OSError:
             _close(copies)
             raise
-        self._unborn[charge.serial] = None
+        self._unborn[charge.serial] = 0
         self._waiting.append((pack(charge), copies))
         self._write()
+        if self._looking is None:
+            self._look_later()
+
+    def _look_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._looking = loop.call_later(LOOK_SECONDS, heard, self._failed, self._look)
+
+    def _look(self) -> None:
+        """Count for how long children do not come, by looks: a stop of this process is one."""
+        self._looking = None
+        for serial in self._unborn:
+            self._unborn[serial] += 1
+        if any(looks > LOOKS_MAX for looks in self._unborn.values()):
+            self._stuck()
+        elif self._unborn:
+            self._look_later()
 
     def _write(self) -> None:
         loop = asyncio.get_running_loop()

@@ -81,6 +81,7 @@ class Tree:
             forked=self._child_came,
             exited=self._exited,
             lost=self._nursery_lost,
+            stuck=self._nursery_stuck,
             failed=self._failed,
         )
         try:
@@ -122,6 +123,11 @@ class Tree:
         self._fall()
         loop = asyncio.get_running_loop()
         self._felling = loop.call_later(CLOSE_SECONDS, heard, self._failed, self.guard.kill)
+
+    def _nursery_stuck(self) -> None:
+        """Somebody has stopped it: with its guard, the kernel ends it all the same."""
+        _LOG.error("no child comes from the nursery: it is replaced, with all children")
+        self.guard.kill()
 
     def _guard_died(self) -> None:
         self._fall()
