@@ -32,8 +32,8 @@ from holdfast.model.messages import (
     WorkerWelcome,
 )
 from holdfast.model.outcome import Answer, OutcomeKind
-from holdfast.model.task import State
-from tests.coordinator.stage import Client, Peer, Stage, Worker, ended, perform
+from holdfast.model.task import Phase, State
+from tests.coordinator.stage import Client, Peer, Stage, Worker, ended, held, perform
 
 _HELLO = ClientHello(PROTOCOL, "c", "0", "3.11")
 
@@ -333,6 +333,29 @@ def test_hellos_do_not_pile_up_while_nothing_commits(monkeypatch: pytest.MonkeyP
         welcome = await last.next(WorkerWelcome)
         assert [answer.answer for answer in welcome.answers] == [Answer.SETTLED]
         assert (await client.settled(spec.id)).state is State.SUCCEEDED
+
+    perform(play)
+
+
+def test_an_older_socket_is_done_with_once_a_newer_hello_was_read() -> None:
+    async def play(stage: Stage) -> None:
+        client, worker = await stage.client(), await stage.worker()
+        await client.keep(spec := stage.spec())
+        await worker.start(order := await worker.assigned())
+        await stage.quiet()
+        stage.store.poison = lambda changes: StoreFullError("no room")
+        back, again = Worker(stage.dial()), Worker(stage.dial())
+        await back.send(stage.hello(held=(held(order, Phase.STARTED),)))
+        await stage.quiet()
+        # It was on its way when the hello overtook it; that one is never answered.
+        await worker.end(order)
+        await worker.until_closed()
+        await again.send(stage.hello(held=(held(order, Phase.STARTED),)))
+        await stage.quiet()
+        stage.store.poison = lambda changes: None
+        welcome = await again.next(WorkerWelcome)
+        assert [answer.answer for answer in welcome.answers] == [Answer.KEEP]
+        assert (await stage.row(spec.id)).life.state is State.RUNNING
 
     perform(play)
 

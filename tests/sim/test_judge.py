@@ -353,7 +353,7 @@ def test_what_a_silence_owes(court: Court, said: bool, told: bool, owed: str, gu
     if said:
         court.sessions.begun[TOKEN] = None
     if told:
-        court.dies(started=(TOKEN,), spooled=(TOKEN,)).records.believed["w", 1] = 99.5
+        court.dies(started=(TOKEN,), spooled=(TOKEN,)).records.buried["w", 1] = None
     court.records.hear("w", court.now - 11.0)
     court.update(UNHEARD, "worker silent", owed=owed)
     assert court.accuses("for its worker's silence") is guilty

@@ -32,6 +32,8 @@ SHOWN = (
     (3, None),
     (243, None),
     (9200001, None),
+    (9200220, None),
+    (9207417, None),
 )
 """Each showed a fault of the product, or of the judge, when it was first run."""
 PRINT_DIGESTS = (

@@ -224,6 +224,8 @@ class Gateway:
             frame = wire.read(await channel.receive())
             if session.closed and isinstance(session, ClientSession):
                 return
+            if isinstance(session, WorkerSession) and coordinator.state.is_outdated(session):
+                return
             # What a worker said before its socket broke still counts, be it closed for writing.
             session.heard = coordinator.clock.monotonic()
             if session.out or wire.ack_due:

@@ -32,8 +32,7 @@ def perform(turn: Turn, now: float, *, distrust: bool) -> bool:
         # One that said hello in this very turn is known anew with the row that follows.
         state.forget_worker(row)
     for row in turn.workers.values():
-        state.workers[row.identity] = row
-        state.names[row.name] = row.identity
+        state.welcomed(row)
     for session, answers in turn.welcomed:
         _welcome(state, session, answers, now)
         # A report on a former life, which this hello has ended, waits for nothing any more.

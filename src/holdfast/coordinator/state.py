@@ -49,6 +49,8 @@ class CoordinatorState:
         self.clients: dict[ClientSession, None] = {}
         self.heard: dict[str, float] = {}
         """Worker identity → when it was last heard, on the monotonic clock."""
+        self.greetings: dict[str, tuple[int, int]] = {}
+        """Worker identity → incarnation and number of its newest hello that was read and waits."""
         self.buried: dict[str, Death] = {}
         """Worker identity → the report of a death that was judged, as its guard told it."""
         self.drained: dict[str, int] = {}
@@ -97,6 +99,24 @@ class CoordinatorState:
         if known is None or (hello.incarnation, hello.number) <= (known.incarnation, known.number):
             return
         self.heard[hello.identity] = max(now, self.heard.get(hello.identity, 0.0))
+        pair = (hello.incarnation, hello.number)
+        self.greetings[hello.identity] = max(pair, self.greetings.get(hello.identity, pair))
+
+    def welcomed(self, row: WorkerRow) -> None:
+        """Note that a hello is committed."""
+        self.workers[row.identity] = row
+        self.names[row.name] = row.identity
+        if self.greetings.get(row.identity, (0, 0)) <= (row.incarnation, row.number):
+            self.greetings.pop(row.identity, None)
+
+    def is_outdated(self, session: WorkerSession) -> bool:
+        """Whether a newer hello of a session's worker was read, and is not committed yet.
+
+        What comes on the older socket after it changes nothing, however long the newer one waits,
+        and whichever takes its place meanwhile.
+        """
+        pair = (session.incarnation, session.hello.number)
+        return self.greetings.get(session.identity, pair) > pair
 
     def death_of(self, identity: str, incarnation: int) -> Death | None:
         """Return what was told of the death of this life; its guard's word before the kernel's."""
@@ -257,6 +277,7 @@ class CoordinatorState:
     def forget_worker(self, row: WorkerRow) -> None:
         """Forget a worker whose row was removed."""
         self.workers.pop(row.identity, None)
+        self.greetings.pop(row.identity, None)
         if self.names.get(row.name) == row.identity:
             del self.names[row.name]
         self._forget_heard(row.identity)

@@ -79,29 +79,28 @@ class Lapses:
         if (worker, before.incarnation) not in records.died:
             text = f"{worker} was silent for {listened:.3f} s of {due:g} s"
             records.hasty[before.token] = text
-        elif before.lease is Lease.HELD and before.token in self._told(before, "spooled"):
+        elif before.lease is Lease.HELD and before.token in self._told_spooled(before):
             yield f"after {listened:.3f} s it did not wait for its outcome, told to be spooled"
 
     def _owes_for_silence(self, before: Life, owed: str) -> Iterator[str]:
         """What had begun costs a loss, what nobody knows of is charged as unheard."""
-        token = before.token
-        if before.phase is Phase.STARTED or token in self._told(before, "started"):
+        token, life = before.token, (before.worker, before.incarnation)
+        # A report that is read, and judged after the silence, puts right what that has charged.
+        judged = life in self._records.buried and token in self._records.testaments[life].started
+        if before.phase is Phase.STARTED or judged:
             yield from _owing(before, owed, Owed.LOSS, "silence")
         elif token not in self._sessions.begun:
             yield from _owing(before, owed, Owed.UNHEARD, "silence")
 
-    def _told(self, before: Life, what: str) -> Collection[bytes]:
-        """Return the tokens that the holder's guard named so, as far as was known at the turn."""
+    def _told_spooled(self, before: Life) -> Collection[bytes]:
+        """Return the tokens that the holder's guard named as spooled, as the turn knew of it."""
         life, records = (before.worker, before.incarnation), self._records
         decided_at, heard = records.decided
         taken_at = records.believed.get(life)
         known = taken_at is not None and taken_at < decided_at - UNDECIDED_SECONDS
         # What was heard since is another life, and says nothing about how long this one is silent.
         heard_at, _ = heard.get(before.worker, (0.0, 0.0))
-        if not known or heard_at > records.died[life]:
-            return ()
-        told = records.testaments[life]
-        return told.started if what == "started" else told.spooled
+        return records.testaments[life].spooled if known and heard_at <= records.died[life] else ()
 
     def _died(self, before: Life, owed: str, hello: WorkerRow | None) -> Iterator[str]:
         worker, token = before.worker, before.token
