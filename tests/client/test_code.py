@@ -22,12 +22,15 @@ LARGE_BYTES = 150_000
 def test_bytes_are_held_once_and_until_the_last_need() -> None:
     held = HeldCode()
     first, twin = b"x" * 100, bytes(bytearray(b"x" * 100))
-    assert held.hold(b"1", first) == 100
-    assert held.hold(b"1", twin) == 0
-    assert held.hold(b"2", b"y") == 1
+    held.hold(b"1", first)
+    held.hold(b"1", twin)
+    held.hold(b"2", b"y")
+    assert held.held_bytes == 101
     assert held.bytes_of(b"1") is first
-    assert held.let_go([b"1", b"2"]) == 1
-    assert held.let_go([b"1"]) == 100
+    held.let_go([b"1", b"2"])
+    assert held.held_bytes == 100
+    held.let_go([b"1"])
+    assert held.held_bytes == 0
     with pytest.raises(KeyError):
         held.bytes_of(b"1")
 
@@ -58,7 +61,7 @@ def test_functions_count_against_the_bound_on_bytes(tmp_path: Path) -> None:
         thread.join(20)
         assert {future.result(20) for future in futures} == {LARGE_BYTES // 64 * 64}
         assert len(futures) == 30
-        assert client._intake._bytes == 0
+        assert client._intake.held_bytes == 0
 
 
 def test_tasks_of_one_function_count_it_once(tmp_path: Path) -> None:
@@ -73,10 +76,10 @@ def test_tasks_of_one_function_count_it_once(tmp_path: Path) -> None:
         assert len(scripted.read(PutCode)) == 1
         scripted.say(Accepted(tuple(future._task_id for future in futures[:199])))
         futures[198].wait_accepted(10)
-        assert client._intake._bytes > LARGE_BYTES, "one more needs it"
+        assert client._intake.held_bytes > LARGE_BYTES, "one more needs it"
         scripted.say(Accepted((futures[199]._task_id,)))
         futures[199].wait_accepted(10)
-        assert client._intake._bytes == 0
+        assert client._intake.held_bytes == 0
 
 
 def test_what_is_refused_for_good_or_ends_with_its_client_is_let_go(tmp_path: Path) -> None:
@@ -88,7 +91,7 @@ def test_what_is_refused_for_good_or_ends_with_its_client_is_let_go(tmp_path: Pa
     scripted.refuse = refuse
     with client_of(scripted, tmp_path) as client:
         assert client.submit(closure(1)).exception(10) is not None
-        assert client._intake._bytes == 0
+        assert client._intake.held_bytes == 0
         scripted.accepting = scripted.settling = False
         scripted.cut()
         lost = client.submit(closure(2))
@@ -96,7 +99,7 @@ def test_what_is_refused_for_good_or_ends_with_its_client_is_let_go(tmp_path: Pa
         scripted.store = "another"
         scripted.cut()
         assert isinstance(lost.exception(10), ConnectionLostError)
-        assert client._intake._bytes == 0
+        assert client._intake.held_bytes == 0
 
 
 def test_a_batch_of_functions_is_bounded(tmp_path: Path) -> None:

@@ -90,8 +90,9 @@ class Book:
         specs: list[Spec] = []
         size = 0
         sent = self.sent
+        take = self._intake.take if queue is self._intake.waiting else queue.popleft
         while queue and len(specs) < BATCH_SPECS_MAX and size < BATCH_BYTES_MAX:
-            submission = queue.popleft()
+            submission = take()
             spec = submission.spec
             if submission.path:
                 self.apart[spec.id] = submission
@@ -239,10 +240,12 @@ class Book:
         if unsent:
             gone += self.apart.values()
             self.apart.clear()
-            queues += [self.fresh, self._intake.waiting]
+            queues.append(self.fresh)
         for queue in queues:
-            while queue:
-                gone.append(queue.popleft())
+            gone += queue
+            queue.clear()
+        while unsent and self._intake.waiting:
+            gone.append(self._intake.take())
         self._release(gone)
         settle_all(self._settling, [(submission.future, error) for submission in gone])
         self.settle([(TaskId(task_id), error) for task_id in self.watched.copy()])

@@ -15,25 +15,23 @@ class HeldCode:
     def __init__(self) -> None:
         self._bytes: dict[bytes, bytes] = {}
         self._needs: dict[bytes, int] = {}
+        self.held_bytes = 0
 
-    def hold(self, digest: bytes, code: bytes) -> int:
-        """Hold a function for one submission; return how many bytes more are held for it."""
-        if digest in self._needs:
-            self._needs[digest] += 1
-            return 0
-        self._needs[digest] = 1
-        self._bytes[digest] = code
-        return len(code)
+    def hold(self, digest: bytes, code: bytes) -> None:
+        """Hold a function for one submission."""
+        # An interrupt leaves at the worst bytes that nobody needs, never a need without them.
+        if digest not in self._bytes:
+            self.held_bytes += len(code)
+            self._bytes[digest] = code
+        self._needs[digest] = self._needs.get(digest, 0) + 1
 
-    def let_go(self, digests: Iterable[bytes]) -> int:
-        """Take back one need for each of the digests; return how many bytes are held no more."""
-        freed = 0
+    def let_go(self, digests: Iterable[bytes]) -> None:
+        """Take back one need for each of the digests."""
         for digest in digests:
             self._needs[digest] -= 1
             if not self._needs[digest]:
                 del self._needs[digest]
-                freed += len(self._bytes.pop(digest))
-        return freed
+                self.held_bytes -= len(self._bytes.pop(digest))
 
     def bytes_of(self, digest: bytes) -> bytes:
         """Return a function that is held; needs no lock."""

@@ -3,6 +3,10 @@
 Owns the only lock that a submission takes. User threads put submissions in and wake the loop once;
 the loop takes all that waits. What the coordinator has not accepted counts against two bounds, and
 at a bound the submitting thread waits: that is the backpressure.
+
+Ctrl-C can end a submission between any two of its statements. So nothing is counted beside the
+queue: that a submission stands in it is the one thing that makes it one, and each carries the count
+of all before it.
 """
 
 from __future__ import annotations
@@ -34,13 +38,15 @@ _RETRY_AFTER_SECONDS = 0.1
 class Submission(msgspec.Struct):
     """A task on its way to the coordinator. `path` names the file of a payload yet to upload.
 
-    `size_bytes` is what it takes beside its function, which may be that of many.
+    `size_bytes` is what it takes beside its function, which may be that of many. `mark` is how many
+    were put in up to this one, and how many bytes those took.
     """
 
     spec: Spec
     future: Future[Any]
     path: str
     size_bytes: int
+    mark: tuple[int, int]
 
 
 class Intake:
@@ -57,17 +63,21 @@ class Intake:
         bytes_max: int = SUBMISSIONS_BYTES_MAX,
     ) -> None:
         self.waiting: deque[Submission] = deque()
-        """What the loop has not taken yet; only the loop takes."""
-        self.awake = False
-        """Whether the loop was woken since it last looked; the loop sets it back."""
+        """What the loop has not taken yet; only the loop takes, by `take`."""
+        self.looks = 0
+        """How often the loop has begun to look here; the loop counts."""
+        self._woken = -1
+        """The look after which the loop was woken: it will look once more."""
         self._clock = clock
         self._mint = mint
         self._wake = wake
         self._on_own_thread = on_own_thread
         self._submissions_max = submissions_max
         self._bytes_max = bytes_max
-        self._submissions = 0
-        self._bytes = 0
+        self._taken = (0, 0)
+        """The mark of the newest that the loop has taken."""
+        self._released = 0
+        self._released_bytes = 0
         self._code = HeldCode()
         self._shut: Exception | None = None
         self._lock = threading.Lock()
@@ -91,8 +101,13 @@ class Intake:
         options = call.options
         size = call.size_bytes + len(payload.data)
         with self._lock:
-            if self._submissions >= self._submissions_max or self._bytes >= self._bytes_max:
+            number, total = self._newest()
+            if (
+                number - self._released >= self._submissions_max
+                or total - self._released_bytes + self._code.held_bytes >= self._bytes_max
+            ):
                 self._wait_for_room()
+                number, total = self._newest()
             if self._shut is not None:
                 raise self._shut
             now_ms = self._clock.wall_ms()
@@ -116,14 +131,21 @@ class Intake:
             if arrivals is not None:
                 future._arrivals = arrivals
             if call.code:
-                self._bytes += self._code.hold(call.digest, call.code)
-            self.waiting.append(Submission(spec, future, encoded.path, size))
-            self._submissions += 1
-            self._bytes += size
-            if not self.awake:
-                self.awake = True
+                # An interrupt right after this leaves a function here that nobody needs.
+                self._code.hold(call.digest, call.code)
+            mark = (number + 1, total + size)
+            self.waiting.append(Submission(spec, future, encoded.path, size, mark))
+            looks = self.looks
+            if self._woken != looks:
                 self._wake()
+                self._woken = looks
         return future
+
+    def take(self) -> Submission:
+        """Take the oldest that waits; for the loop. Raises IndexError where none does."""
+        # Before it is gone, so that who puts one in always finds the newest mark.
+        self._taken = self.waiting[0].mark
+        return self.waiting.popleft()
 
     def code(self, digest: bytes) -> bytes:
         """Return the function of a submission that is on its way."""
@@ -135,11 +157,11 @@ class Intake:
         `code` are the digests of their functions, one for each submission that has one.
         """
         with self._lock:
-            self._submissions -= submissions
-            self._bytes -= size_bytes
+            self._released += submissions
+            self._released_bytes += size_bytes
             if code:
-                self._bytes -= self._code.let_go(code)
-            if self._watchers and (self._has_room() or not self._submissions):
+                self._code.let_go(code)
+            if self._watchers and (self._has_room() or not self.submissions):
                 self._changed.notify_all()
 
     def shut(self, error: Exception) -> None:
@@ -152,28 +174,41 @@ class Intake:
     def wait_empty(self, timeout: float) -> bool:
         """Wait until all is accepted, at most `timeout` seconds; return whether it is."""
         with self._lock:
-            return self._wait(lambda: not self._submissions, timeout)
+            return self._wait(lambda: not self.submissions, timeout)
 
     @property
     def submissions(self) -> int:
         """How many submissions are not accepted yet."""
-        return self._submissions
+        return self._newest()[0] - self._released
+
+    @property
+    def held_bytes(self) -> int:
+        """What they take, each function once."""
+        return self._newest()[1] - self._released_bytes + self._code.held_bytes
+
+    def _newest(self) -> tuple[int, int]:
+        try:
+            return self.waiting[-1].mark
+        except IndexError:
+            return self._taken
 
     def _has_room(self) -> bool:
         return (
-            self._submissions <= self._submissions_max * _LOW
-            and self._bytes <= self._bytes_max * _LOW
+            self.submissions <= self._submissions_max * _LOW
+            and self.held_bytes <= self._bytes_max * _LOW
         )
 
     def _wait_for_room(self) -> None:
         if self._on_own_thread():
             raise OverloadedError(
-                f"{self._submissions} submissions are not accepted yet; a callback cannot wait",
+                f"{self.submissions} submissions are not accepted yet; a callback cannot wait",
                 retry_after_seconds=_RETRY_AFTER_SECONDS,
             )
         self._wait(lambda: self._has_room() or self._shut is not None, None)
 
     def _wait(self, condition: Callable[[], bool], timeout: float | None) -> bool:
+        # Whose submission was interrupted may not have come to it.
+        self._wake()
         self._watchers += 1
         try:
             return self._changed.wait_for(condition, timeout)

@@ -307,7 +307,7 @@ class Session:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            self._intake.awake = False
+            self._intake.looks += 1
             while True:
                 if not out and wire.writable:
                     book.fill(out, self._upload)
