@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,8 +45,6 @@ async def work(settings: WorkerSettings, streams: Streams) -> None:
     good order, where no process runs tasks any more.
     """
     from holdfast.engines.descriptors import make_room
-    from holdfast.engines.memory import memory_bytes
-    from holdfast.engines.process import ProcessEngine
     from holdfast.observe import Counters, TaskSet
     from holdfast.transports.websocket import WebSocketDialer
     from holdfast.worker.agent import Agent
@@ -61,19 +59,9 @@ async def work(settings: WorkerSettings, streams: Streams) -> None:
 
     on_signals(stop.set)
     sys.path[:] = [*settings.path, *(entry for entry in sys.path if entry not in settings.path)]
-    slots = _slots(settings)
-    open_files_max = make_room(slots)
+    open_files_max = make_room(_slots(settings))
     home = FileHome.open(settings.state_dir.resolve())
-    engine = ProcessEngine(
-        state_dir=home.path,
-        recycle_tasks=settings.recycle_tasks,
-        # One share is left to this process and to the functions that run together.
-        recycle_rss_bytes=settings.recycle_bytes or memory_bytes() // (slots + 1),
-        guard_death=engine_lost,
-        follow_sources=settings.embedded,
-        adopts=True,
-        open_files_max=open_files_max,
-    )
+    engine = _engine(settings, home, engine_lost, open_files_max=open_files_max)
     addresses = _addresses(settings)
     dialers = {url: WebSocketDialer(address) for url, address in addresses.items()}
     if settings.log_to is not None:
@@ -104,6 +92,25 @@ async def work(settings: WorkerSettings, streams: Streams) -> None:
             "the processes that run tasks ended again and again before they ran any; "
             "this worker leaves"
         )
+
+
+def _engine(
+    settings: WorkerSettings, home: FileHome, lost: Callable[[], None], *, open_files_max: int
+) -> ProcessEngine:
+    from holdfast.engines.memory import memory_bytes
+    from holdfast.engines.process import ProcessEngine
+
+    # One share is left to this process and to the functions that run together.
+    share = memory_bytes() // (_slots(settings) + 1)
+    return ProcessEngine(
+        state_dir=home.path,
+        recycle_tasks=settings.recycle_tasks,
+        recycle_rss_bytes=settings.recycle_bytes or share,
+        guard_death=lost,
+        follow_sources=settings.embedded,
+        adopts=True,
+        open_files_max=open_files_max,
+    )
 
 
 def _offer(settings: WorkerSettings, home: FileHome) -> Offer:
