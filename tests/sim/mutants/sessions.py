@@ -28,8 +28,12 @@ def one_way_reconcile(patch: pytest.MonkeyPatch) -> None:
 
 
 def epoch_ignored(patch: pytest.MonkeyPatch) -> None:
-    """Frame: what comes on an older socket counts like what comes on the newest one."""
+    """Frame: what comes on an older socket counts like what comes on the newest one.
+
+    It is neither read on, once a newer hello was read, nor decided, once that is committed.
+    """
     original = deciding._from_worker
+    patch.setattr(CoordinatorState, "is_outdated", lambda self, session: False)
 
     def from_worker(turn: Turn, session: WorkerSession, message: object, terms: Terms) -> None:
         if isinstance(message, Ended):
