@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from holdfast.lab.bench.processes import Cpu, Crew, cpu_of
+from holdfast.lab.bench.processes import Cpu, Crew, cpu_of, cpu_of_children
 
 BUDGET_US = (
     ("sdk", "SDK", 18),
@@ -29,10 +29,10 @@ class Meter:
             "sdk": (os.getpid(),),
             "coordinator": (crew.coordinator,),
             "supervisor": (crew.supervisor, crew.guard),
-            "child": crew.children,
         }
+        self._nursery = crew.nursery
         self._begun: dict[str, Cpu] = {}
-        self._spent: dict[str, Cpu] = dict.fromkeys(self._pids, Cpu())
+        self._spent: dict[str, Cpu] = dict.fromkeys((*self._pids, "child"), Cpu())
 
     def start(self) -> None:
         """Begin a span."""
@@ -53,4 +53,5 @@ class Meter:
         return {part: seconds[part] / tasks * 1e6 for part, _, _ in BUDGET_US}
 
     def _read(self) -> dict[str, Cpu]:
-        return {part: sum(map(cpu_of, pids), Cpu()) for part, pids in self._pids.items()}
+        spent = {part: sum(map(cpu_of, pids), Cpu()) for part, pids in self._pids.items()}
+        return spent | {"child": cpu_of_children(self._nursery)}

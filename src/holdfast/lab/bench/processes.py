@@ -76,6 +76,23 @@ def cpu_of(pid: int) -> Cpu:
     return cpu
 
 
+def cpu_of_children(nursery: int) -> Cpu:
+    """Return the CPU time of all children of a nursery, and of those that ended.
+
+    Children are replaced after so many tasks: their time is in what their parents waited for.
+    """
+    seconds = 1 / os.sysconf("SC_CLK_TCK")
+    fields = _stat(nursery, nursery)
+    cpu = Cpu(main=int(fields[13]) * seconds, kernel=int(fields[14]) * seconds)
+    for pid in descendants(nursery):
+        try:
+            # Between the two stand minders, who do nothing.
+            cpu += cpu_of(pid) if _parent(pid) != nursery else Cpu()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return cpu
+
+
 def pss_mb(pid: int) -> float:
     """Return the proportional set size in MB: shared pages are divided among who shares them."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
