@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import fcntl
 import os
+import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from holdfast.client import embedded
 from holdfast.client.embedded import EmbeddedCoordinator, module_path
+from holdfast.coordinator import host
 from holdfast.errors import ConfigurationError, NoCoordinatorError
+from holdfast.transports import serving
 
 READY = """
 import fcntl, os, sys, time
@@ -49,13 +55,13 @@ class Folder:
     def find(self) -> str:
         return "unix:/there" if self.lives() and (self.path / "ready").exists() else ""
 
-    def coordinator(self, program: str, **more: float) -> EmbeddedCoordinator:
+    def coordinator(self, program: str, **more: Any) -> EmbeddedCoordinator:
         prelude = f"import os; os.chdir({str(self.path)!r})\n"
         text = prelude + textwrap.dedent(program)
         return EmbeddedCoordinator(
             self.path,
             find=self.find,
-            lives=self.lives,
+            lives=more.pop("lives", self.lives),
             command=lambda fd: [sys.executable, "-I", "-c", text, str(fd)],
             **more,
         )
@@ -95,6 +101,68 @@ def test_who_comes_second_waits_for_who_starts_one(folder: Folder) -> None:
             waiting.ensure()
     assert not (folder.path / "starts").exists()
     assert folder.coordinator(READY).ensure()
+
+
+LEAVING = """
+import fcntl, os, sys
+lock = open("coordinator.lock", "w")
+fcntl.flock(lock, fcntl.LOCK_EX)
+print("leaving", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def leaving(folder: Folder) -> Iterator[subprocess.Popen[str]]:
+    """One that lives and is not announced, until its input is closed."""
+    folder.path.mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-I", "-c", LEAVING],
+        cwd=folder.path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process
+
+
+def test_one_that_leaves_is_waited_for_longer_than_one_that_starts(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(embedded, "_TELL_SECONDS", 0.05)
+    with leaving(folder) as process:
+        assert process.stdin is not None
+        waiting = folder.coordinator(READY, start_seconds=0.2)
+        with pytest.raises(NoCoordinatorError, match=r"neither answers nor ends; .* 0.2 s"):
+            waiting.revive()
+        began = time.monotonic()
+
+        def lives() -> bool:
+            if time.monotonic() - began > 0.4 and not process.stdin.closed:
+                process.stdin.close()
+            return folder.lives()
+
+        waiting = folder.coordinator(READY, lives=lives)
+        assert waiting.ensure() == "unix:/there"
+    assert (folder.path / "starts").read_text() == "x"
+    said = [record.getMessage() for record in caplog.records]
+    assert any(f"waiting for the coordinator of {folder.path}" in text for text in said)
+
+
+def test_one_that_neither_answers_nor_ends_is_not_waited_for_for_ever(folder: Folder) -> None:
+    with leaving(folder):
+        waiting = folder.coordinator(READY, start_seconds=0.1, leave_seconds=0.3)
+        with pytest.raises(NoCoordinatorError, match=r"neither answers nor ends; .* 0.3 s"):
+            waiting.ensure()
+    assert not (folder.path / "starts").exists()
+
+
+def test_a_coordinator_that_leaves_is_waited_for_as_long_as_it_may_take() -> None:
+    assert (
+        embedded.LEAVE_SECONDS > host._STOP_SECONDS + host._HURRY_SECONDS + serving._GRACE_SECONDS
+    )
 
 
 def test_one_that_cannot_start_is_not_tried_for_ever_and_says_why(folder: Folder) -> None:

@@ -17,8 +17,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from holdfast.errors import ConfigurationError, NoCoordinatorError
+from holdfast.observe import logger
 
+_LOG = logger("client")
 START_SECONDS = 15.0
+LEAVE_SECONDS = 50.0
+"""How long one that leaves may take: it lets what its workers run end first."""
+_TELL_SECONDS = 2.0
 _LOG_TAIL_BYTES = 2000
 _LOG_BYTES_MAX = 4 * 1024 * 1024
 _LOOK_SECONDS = 0.02
@@ -42,12 +47,14 @@ class EmbeddedCoordinator:
         lives: Callable[[], bool],
         command: Callable[[int], Sequence[str]],
         start_seconds: float = START_SECONDS,
+        leave_seconds: float = LEAVE_SECONDS,
     ) -> None:
         self._state_dir = state_dir
         self._find = find
         self._lives = lives
         self._command = command
         self._start_seconds = start_seconds
+        self._leave_seconds = leave_seconds
         self._pids: list[int] = []
         self._turn = -1
         """Our hold on the right to start one, and what says that it is ready: -1 for neither."""
@@ -74,18 +81,41 @@ class EmbeddedCoordinator:
     def ensure(self) -> str:
         """Return the URL of a coordinator that is ready, starting one where none lives.
 
-        Where several clients come at once, one of them starts it and the others find it. Raises
-        like `begin`, and NoCoordinatorError with the end of its log where none comes up.
+        Where several clients come at once, one of them starts it and the others find it. One that
+        is leaving is waited for, `leave_seconds` at the most. Raises like `begin`, and
+        NoCoordinatorError with the end of its log where none comes up.
         """
-        deadline = time.monotonic() + self._start_seconds
-        failures = 0
+        return self._ensured(self._leave_seconds)
+
+    def revive(self) -> None:
+        """See that there is a coordinator again, at the URL where it was.
+
+        It waits less for one that is leaving, because it is called again and again.
+        """
+        self._ensured(self._start_seconds)
+
+    def _ensured(self, leave_seconds: float) -> str:
+        began = time.monotonic()
+        deadline = began + self._start_seconds
+        failures, told = 0, False
         try:
             while True:
-                if self._ready >= 0:
+                ours = self._ready >= 0
+                if ours:
                     failures += not self._await_ready(deadline)
                 if url := self._find():
                     return url
-                if time.monotonic() > deadline or failures >= _STARTS_MAX:
+                now = time.monotonic()
+                if not ours and self._lives():
+                    # Another can be started only once this one has ended.
+                    deadline = now + self._start_seconds
+                    told = told or self._tell_whom_we_wait_for(now - began)
+                    if now > began + leave_seconds:
+                        raise NoCoordinatorError(
+                            f"the coordinator of {self._state_dir} neither answers nor ends; it "
+                            f"was waited for {leave_seconds:g} s"
+                        )
+                if now > deadline or failures >= _STARTS_MAX:
                     raise NoCoordinatorError(
                         f"no coordinator came up in {self._state_dir}{self._log_tail()}"
                     )
@@ -95,9 +125,15 @@ class EmbeddedCoordinator:
         finally:
             self._release()
 
-    def revive(self) -> None:
-        """See that there is a coordinator again, at the URL where it was."""
-        self.ensure()
+    def _tell_whom_we_wait_for(self, waited_seconds: float) -> bool:
+        if waited_seconds < _TELL_SECONDS:
+            return False
+        _LOG.warning(
+            "waiting for the coordinator of %s: it is starting or leaving, and one that leaves "
+            "first lets the tasks that run end, for half a minute at the most",
+            self._state_dir,
+        )
+        return True
 
     def _take_turn(self) -> bool:
         """Take the right to start one, without waiting for it: a crowd must not start a crowd."""
