@@ -53,6 +53,7 @@ from holdfast.stores.connections import memory_disk
 from holdfast.stores.reader import SQLiteReader
 from holdfast.stores.sqlite import SQLiteStore
 from holdfast.transports.loopback import LoopbackChannel, pair
+from tests.core import wording
 
 WAIT_SECONDS = 5.0
 PLAY_SECONDS = 30.0
@@ -410,29 +411,7 @@ class Stage:
         identity = parts.pop("identity", f"id-{name}")
         number = parts.pop("number", self._numbers.get(identity, 0) + 1)
         self._numbers[identity] = number
-        said: dict[str, Any] = {
-            "protocol": PROTOCOL,
-            "identity": identity,
-            "name": name,
-            "incarnation": 1,
-            "number": number,
-            "store": "",
-            "timeline": 0,
-            "slots": 1,
-            "concurrent_slots": 0,
-            "pull": False,
-            "queues": (),
-            "tags": (),
-            "host": "h",
-            "boot": "b",
-            "pid": 1,
-            "python": "3.11",
-            "version": "0",
-            "draining": False,
-            "held": (),
-            "outcomes": (),
-        }
-        return WorkerHello(**said | parts)
+        return wording.hello(identity, **{"name": name, "number": number} | parts)
 
     async def worker(self, name: str = "w", **parts: Any) -> Worker:
         """Return a worker that was welcomed."""

@@ -17,6 +17,7 @@ from holdfast.model.messages import Ended, PutCode, Submit, Watch, WorkerHello
 from holdfast.model.outcome import Failure, OutcomeKind
 from holdfast.transports.loopback import pair
 from holdfast.wiring.process import loop_factory
+from tests.core.wording import hello
 
 
 @pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, loop_factory()])
@@ -71,38 +72,13 @@ def test_a_failure_weighs_by_its_texts() -> None:
 # Hellos, and parts of turns that failed.
 
 
-def session_of(hello: WorkerHello) -> WorkerSession:
-    return WorkerSession(pair()[0], hello, now=0.0)
+def session_of(said: WorkerHello) -> WorkerSession:
+    return WorkerSession(pair()[0], said, now=0.0)
 
 
-def hello_of(number: int, *, identity: str = "w", incarnation: int = 1) -> WorkerHello:
-    return WorkerHello(
-        protocol=1,
-        identity=identity,
-        name=identity,
-        incarnation=incarnation,
-        number=number,
-        store="",
-        timeline=0,
-        slots=1,
-        concurrent_slots=0,
-        pull=False,
-        queues=(),
-        tags=(),
-        host="h",
-        boot="b",
-        pid=1,
-        python="3.11",
-        version="0",
-        draining=False,
-        held=(),
-        outcomes=(),
-    )
-
-
-def greet(inbox: Inbox, hello: WorkerHello, *, size_bytes: int = 1000) -> WorkerSession:
-    session = session_of(hello)
-    inbox.greet(session, Hello(hello, (), size_bytes))
+def greet(inbox: Inbox, said: WorkerHello, *, size_bytes: int = 1000) -> WorkerSession:
+    session = session_of(said)
+    inbox.greet(session, Hello(said, (), size_bytes))
     return session
 
 
@@ -117,13 +93,13 @@ def told(items: list[Item]) -> list[object]:
 @pytest.mark.parametrize("where", ["in line", "in a part", "in a turn that fails"])
 def test_of_one_life_the_newest_hello_waits(where: str) -> None:
     inbox = Inbox()
-    first = greet(inbox, hello_of(1))
+    first = greet(inbox, hello(number=1))
     inbox.post(first, Closed())
     inbox.post(None, Watch(()))
     if where == "in a part":
         inbox.again(inbox.gather())
     turn = inbox.gather() if where == "in a turn that fails" else []
-    second = greet(inbox, hello_of(2))
+    second = greet(inbox, hello(number=2))
     if turn:
         inbox.again(turn)
     assert first.superseded
@@ -139,10 +115,10 @@ def test_of_one_life_the_newest_hello_waits(where: str) -> None:
 @pytest.mark.parametrize("size_bytes", [0, 1024 * 1024])
 def test_hellos_that_nobody_will_answer_take_little(size_bytes: int) -> None:
     inbox = Inbox()
-    greet(inbox, hello_of(1, identity="other"))
+    greet(inbox, hello(number=1, identity="other"))
     inbox.again(inbox.gather())
     for number in range(1, 5_000):
-        session = greet(inbox, hello_of(number), size_bytes=size_bytes)
+        session = greet(inbox, hello(number=number), size_bytes=size_bytes)
         inbox.post(session, Closed())
         if number % 7 == 0:
             inbox.ahead((Submit,))
@@ -160,7 +136,7 @@ def test_hellos_that_nobody_will_answer_take_little(size_bytes: int) -> None:
 def test_hellos_of_other_lives_and_workers_stay() -> None:
     inbox = Inbox()
     for identity, incarnation, number in (("w", 1, 1), ("x", 1, 1), ("w", 2, 2), ("w", 1, 3)):
-        greet(inbox, hello_of(number, identity=identity, incarnation=incarnation))
+        greet(inbox, hello(number=number, identity=identity, incarnation=incarnation))
     lives = [
         (message.hello.identity, message.hello.incarnation, message.hello.number)
         for _, message in inbox.gather()
@@ -171,8 +147,8 @@ def test_hellos_of_other_lives_and_workers_stay() -> None:
 
 def test_a_hello_that_comes_late_is_left_to_its_turn() -> None:
     inbox = Inbox()
-    greet(inbox, hello_of(2))
-    late = greet(inbox, hello_of(1))
+    greet(inbox, hello(number=2))
+    late = greet(inbox, hello(number=1))
     assert not late.superseded
     assert told(inbox.gather()) == [2, 1]
     assert inbox._hellos_bytes == 0
@@ -184,7 +160,7 @@ def test_hellos_that_wait_are_bounded_in_bytes() -> None:
     number = 0
     while inbox.has_room_for_hello(HELLO_BYTES_MAX):
         number += 1
-        greet(inbox, hello_of(1, identity=f"w{number}"), size_bytes=1024 * 1024)
+        greet(inbox, hello(number=1, identity=f"w{number}"), size_bytes=1024 * 1024)
     assert 50 < number <= 64
     turn = inbox.gather()
     assert len(turn) < 16, "a turn holds a few MiB"
@@ -195,7 +171,7 @@ def test_hellos_that_wait_are_bounded_in_bytes() -> None:
     for number in range(40_000):
         if not empty.has_room_for_hello(0):
             break
-        greet(empty, hello_of(1, identity=f"w{number}"), size_bytes=0)
+        greet(empty, hello(number=1, identity=f"w{number}"), size_bytes=0)
     assert number < 40_000 - 1, "small ones have a bound as well"
 
 

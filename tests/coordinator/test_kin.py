@@ -10,34 +10,9 @@ import pytest
 from holdfast.coordinator import kin
 from holdfast.coordinator.facts import Death
 from holdfast.coordinator.kin import Kin
-from holdfast.model.messages import PROTOCOL, WorkerHello
+from tests.core.wording import hello
 
 HERE = "boot pid:[1]"
-
-
-def _hello(*, boot: str, pid: int) -> WorkerHello:
-    return WorkerHello(
-        protocol=PROTOCOL,
-        identity="id-w",
-        name="w",
-        incarnation=1,
-        number=1,
-        store="",
-        timeline=0,
-        slots=1,
-        concurrent_slots=0,
-        pull=False,
-        queues=(),
-        tags=(),
-        host="here",
-        boot=boot,
-        pid=pid,
-        python="3.11.0",
-        version="0",
-        draining=False,
-        held=(),
-        outcomes=(),
-    )
 
 
 def test_the_end_of_a_process_is_told_after_its_guard_had_its_moment(
@@ -55,9 +30,9 @@ def test_the_end_of_a_process_is_told_after_its_guard_had_its_moment(
 
         watch = Kin(HERE, tell)
         process = await asyncio.create_subprocess_exec("sleep", "60")
-        hello = _hello(boot=HERE, pid=process.pid)
-        watch.follow(hello)
-        watch.follow(hello)
+        ours = hello(boot=HERE, pid=process.pid)
+        watch.follow(ours)
+        watch.follow(ours)
         process.kill()
         async with asyncio.timeout(10):
             await heard.wait()
@@ -65,15 +40,15 @@ def test_the_end_of_a_process_is_told_after_its_guard_had_its_moment(
         watch.close()
         return told
 
-    assert [(each.identity, each.certain) for each in asyncio.run(scene())] == [("id-w", False)]
+    assert [(each.identity, each.certain) for each in asyncio.run(scene())] == [("w", False)]
 
 
 def test_who_is_not_of_this_host_is_not_watched() -> None:
     async def scene() -> int:
         watch = Kin(HERE, lambda death: None)
         before = len(os.listdir("/proc/self/fd"))
-        watch.follow(_hello(boot="another boot", pid=os.getpid()))
-        watch.follow(_hello(boot=HERE, pid=2**22 + 1))
+        watch.follow(hello(boot="another boot", pid=os.getpid()))
+        watch.follow(hello(boot=HERE, pid=2**22 + 1))
         after = len(os.listdir("/proc/self/fd"))
         watch.close()
         return after - before
@@ -85,7 +60,7 @@ def test_what_is_watched_is_let_go_at_the_end() -> None:
     async def scene() -> int:
         before = len(os.listdir("/proc/self/fd"))
         watch = Kin(HERE, lambda death: None)
-        watch.follow(_hello(boot=HERE, pid=os.getpid()))
+        watch.follow(hello(boot=HERE, pid=os.getpid()))
         watch.close()
         return len(os.listdir("/proc/self/fd")) - before
 

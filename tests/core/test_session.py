@@ -18,34 +18,8 @@ from hypothesis.stateful import (
 
 from holdfast.core.session import Admission, Known, Ledger, admit, patience_seconds, token_digest
 from holdfast.model.ids import Token
-from holdfast.model.messages import PROTOCOL, View, WorkerHello
-
-
-def hello(
-    identity: str, *, name: str = "north", incarnation: int = 1, number: int = 1
-) -> WorkerHello:
-    return WorkerHello(
-        protocol=PROTOCOL,
-        identity=identity,
-        name=name,
-        incarnation=incarnation,
-        number=number,
-        store="",
-        timeline=0,
-        slots=1,
-        concurrent_slots=0,
-        pull=False,
-        queues=(),
-        tags=(),
-        host="",
-        boot="",
-        pid=1,
-        python="3.11",
-        version="0",
-        draining=False,
-        held=(),
-        outcomes=(),
-    )
+from holdfast.model.messages import View
+from tests.core.wording import hello
 
 
 def known(identity: str, *, incarnation: int = 3, number: int = 5, present: bool = True) -> Known:
@@ -67,19 +41,19 @@ def test_only_a_pair_above_the_stored_one_takes_the_place_of_a_session(
     incarnation: int, number: int, verdict: Admission, present: bool
 ) -> None:
     same = known("a", present=present)
-    said = hello("a", incarnation=incarnation, number=number)
+    said = hello("a", name="north", incarnation=incarnation, number=number)
     assert admit(said, same=same, namesake=same) is verdict
 
 
 def test_a_name_belongs_to_the_worker_that_is_present_with_it() -> None:
-    assert admit(hello("b"), same=None, namesake=None) is Admission.WELCOME
-    assert admit(hello("b"), same=None, namesake=known("a")) is Admission.NAME_TAKEN
+    assert admit(hello("b", name="north"), same=None, namesake=None) is Admission.WELCOME
+    assert admit(hello("b", name="north"), same=None, namesake=known("a")) is Admission.NAME_TAKEN
     gone = known("a", present=False)
-    assert admit(hello("b"), same=None, namesake=gone) is Admission.WELCOME
+    assert admit(hello("b", name="north"), same=None, namesake=gone) is Admission.WELCOME
 
 
 def test_a_late_hello_is_late_also_where_its_name_is_taken() -> None:
-    said = hello("a", incarnation=1)
+    said = hello("a", name="north", incarnation=1)
     assert admit(said, same=known("a"), namesake=known("b")) is Admission.LATE
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from holdfast.model.ids import TaskId, Token
 from holdfast.model.messages import (
     PROTOCOL,
@@ -13,6 +15,7 @@ from holdfast.model.messages import (
     Started,
     StopOrder,
     WishTold,
+    WorkerHello,
     WorkerWelcome,
 )
 from holdfast.model.outcome import Answer, Encoding, OutcomeKind, Payload
@@ -33,6 +36,33 @@ def token(number: int) -> Token:
 
 def number_of(token: bytes) -> int:
     return int.from_bytes(token[:8], "big")
+
+
+def hello(identity: str = "w", **parts: Any) -> WorkerHello:
+    """Return a hello of a worker with one slot that holds nothing, but for what `parts` say."""
+    said: dict[str, Any] = {
+        "protocol": PROTOCOL,
+        "identity": identity,
+        "name": identity,
+        "incarnation": 1,
+        "number": 1,
+        "store": "",
+        "timeline": 0,
+        "slots": 1,
+        "concurrent_slots": 0,
+        "pull": False,
+        "queues": (),
+        "tags": (),
+        "host": "h",
+        "boot": "b",
+        "pid": 1,
+        "python": "3.11",
+        "version": "0",
+        "draining": False,
+        "held": (),
+        "outcomes": (),
+    }
+    return WorkerHello(**said | parts)
 
 
 def assign(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
+
+from tests.scripts import told_by
 
 SCRIPT = """
 import functools, json, sys
@@ -78,17 +76,7 @@ EDITED = (
 def run(folder: Path, source: str, *, seed: str, size: str) -> dict[str, object]:
     path = folder / "script.py"
     path.write_text(source)
-    done = subprocess.run(
-        [sys.executable, str(path), size],
-        cwd=folder,
-        env={**os.environ, "PYTHONHASHSEED": seed},
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, object] = json.loads(done.stdout)
+    found: dict[str, object] = told_by(path, size, seed=seed, folder=folder)
     return found
 
 

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
 from holdfast.payloads import likeness_of
 from tests.payloads import likenesses
+from tests.scripts import told_by
 
 BYTES_MAX = 1 << 20
 SIZE = 32
 
 
 def run(seed: str, *words: str) -> dict[str, str]:
-    done = subprocess.run(
-        [sys.executable, likenesses.__file__, *words],
-        env={**os.environ, "PYTHONHASHSEED": seed},
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, str] = json.loads(done.stdout)
+    found: dict[str, str] = told_by(likenesses.__file__, *words, seed=seed)
     return found
 
 
