@@ -36,7 +36,8 @@ def scarcity(free: int = 0) -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     highest = max(map(int, os.listdir("/proc/self/fd")))
     taken: list[int] = []
-    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
+    # Room for so many even where no number below the highest is free to be taken and given back.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1 + free, hard))
     try:
         try:
             while True:
