@@ -199,12 +199,48 @@ def test_stopping_the_server_closes_open_channels_soon(kind: str, tmp_path: Path
     assert asyncio.run(main()) < 2
 
 
+def test_stopping_the_server_minds_no_channel_that_its_peer_closes(tmp_path: Path) -> None:
+    """The peer has closed, and does not read what is still on its way to it."""
+
+    async def flood(channel: Channel) -> None:
+        with contextlib.suppress(ChannelClosedError):
+            while True:
+                await channel.send(bytes(FRAME_BYTES_MAX))
+
+    async def main() -> None:
+        ended = asyncio.Event()
+
+        async def served(channel: Channel) -> None:
+            filling = asyncio.create_task(flood(channel))
+            with contextlib.suppress(ChannelClosedError):
+                await channel.receive()
+            ended.set()
+            filling.cancel()
+
+        mask = b"mask"
+        code = bytes(a ^ b for a, b in zip((1000).to_bytes(2, "big"), mask, strict=False))
+        with socket.socket(socket.AF_UNIX) as peer:
+            async with serving("unix", tmp_path, served) as address:
+                peer.connect(address.unix_path)
+                peer.sendall(
+                    b"GET /v1/session HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+                    b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+                )
+                assert (await asyncio.to_thread(peer.recv, 12)) == b"HTTP/1.1 101"
+                peer.sendall(b"\x88\x82" + mask + code)
+                async with asyncio.timeout(10):
+                    await ended.wait()
+
+    asyncio.run(main())
+
+
 def test_other_paths_are_refused(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving("tcp", tmp_path) as address:
             reader, writer = await asyncio.open_connection(address.host, address.port)
             writer.write(
-                b"GET /elsewhere HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+                b"GET /elsewhere HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
                 b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
                 b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
             )

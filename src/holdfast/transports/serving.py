@@ -13,6 +13,8 @@ from collections.abc import Generator, Sequence
 from typing import Any, cast
 
 import uvicorn
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
 
 from holdfast.model.limits import FRAME_BYTES_MAX
 from holdfast.transports.asgi import AsgiApp
@@ -45,6 +47,17 @@ class _Server(uvicorn.Server):
         await self._stop.wait()
 
 
+class _WebSocket(WebSocketsSansIOProtocol):
+    """A connection whose peer may close it while the server stops."""
+
+    def shutdown(self) -> None:
+        try:
+            super().shutdown()
+        except InvalidState:
+            # It waits only for what its peer has not read yet; it must not keep the others open.
+            self.transport.close()
+
+
 async def serve(
     app: AsgiApp,
     *,
@@ -61,7 +74,7 @@ async def serve(
         # uvicorn types its events one by one; ours are plain mappings.
         cast("Any", app),
         http="httptools",
-        ws="websockets-sansio",
+        ws=_WebSocket,
         ws_max_size=FRAME_BYTES_MAX,
         ws_ping_interval=None,
         ws_ping_timeout=None,
