@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import sqlite3
 from collections.abc import Awaitable, Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.errors import StoreDoubtError, StoreGoneError
+from holdfast.errors import StoreCorruptError, StoreDoubtError, StoreGoneError
 from holdfast.ports import Changes
 from holdfast.stores.reader import SQLiteReader
 from holdfast.stores.sqlite import SQLiteStore
@@ -141,17 +142,20 @@ def test_nothing_is_acknowledged_into_a_lost_database(tmp_path: Path, blow: Blow
     asyncio.run(run())
 
 
-def test_an_emptied_database_is_missed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("share", [0, 0.5, 0.99])
+def test_a_database_that_was_cut_is_missed_and_kept_shut(tmp_path: Path, share: float) -> None:
     database = tmp_path / "x.db"
 
     async def run() -> None:
         store = SQLiteStore(database)
         await store.open()
         await commit(store, 1)
-        with database.open("r+b") as file:
-            file.truncate()
-        with pytest.raises(StoreGoneError, match=r"was cut to 0 bytes .*may be lost"):
+        left = int(database.stat().st_size * share)
+        os.truncate(database, left)
+        with pytest.raises(StoreGoneError, match=rf"was cut from \d+ to {left} .*may be lost"):
             await commit(store, 2)
         await store.close()
+        with pytest.raises(StoreCorruptError, match="found earlier"):
+            await SQLiteStore(database).open()
 
     asyncio.run(run())

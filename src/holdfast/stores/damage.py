@@ -32,11 +32,16 @@ def refuse_marked(database: object) -> None:
 def damaged(database: object, error: sqlite3.Error) -> StoreCorruptError:
     """Mark a database as damaged, where it is a file, and return the error that says so."""
     if isinstance(database, Path):
-        try:
-            mark_of(database).write_text(f"{error}\n", encoding="utf-8")
-        except OSError as problem:
-            logger("stores").error("a damaged database cannot be marked: %s", problem)
+        mark(database, str(error))
     return told(database, str(error))
+
+
+def mark(database: Path, why: str) -> None:
+    """Keep a database shut until a person has looked at it."""
+    try:
+        mark_of(database).write_text(f"{why}\n", encoding="utf-8")
+    except OSError as problem:
+        logger("stores").error("a damaged database cannot be marked: %s", problem)
 
 
 def unreadable(database: object, error: sqlite3.Error) -> HoldfastError:

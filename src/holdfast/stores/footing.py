@@ -14,8 +14,6 @@ from pathlib import Path
 from holdfast.disk import fsync_directory
 
 _Identity = tuple[int, int]
-_PAGE_BYTES_MIN = 512
-"""No database is smaller than one page, and no page than this (sqlite.org/fileformat2.html)."""
 _SAVED = "all that was acknowledged was saved into the database"
 _NOT_SAVED = "what was acknowledged last may be lost"
 
@@ -32,6 +30,9 @@ class Footing:
         self._ours: _Identity | None = None
         self._ours_wal: _Identity | None = None
         self._lost = ""
+        self._bytes = 0
+        self.cut = False
+        """Whether the database became smaller. By itself it never does: nothing vacuums it."""
         self.wal_bytes = 0
         """The size of the log when it was last looked at."""
 
@@ -68,8 +69,11 @@ class Footing:
             return f"the database {self._database} was removed"
         if (database.st_dev, database.st_ino) != self._ours:
             return f"the database {self._database} was replaced"
-        if database.st_size < _PAGE_BYTES_MIN:
-            return f"the database {self._database} was cut to {database.st_size} bytes"
+        if database.st_size < self._bytes:
+            self.cut = True
+            sizes = f"from {self._bytes} to {database.st_size} bytes"
+            return f"the database {self._database} was cut {sizes}"
+        self._bytes = database.st_size
         if self._ours_wal is None:
             return ""
         try:
@@ -87,9 +91,7 @@ class Footing:
         The connection has that log open, which lasts as long as it does.
         """
         try:
-            database = os.stat(self._database)
-            whole = database.st_size >= _PAGE_BYTES_MIN
-            if not whole or (database.st_dev, database.st_ino) != self._ours:
+            if self.cut or _identity(self._database) != self._ours:
                 return _NOT_SAVED
             ((busy, frames, moved),) = connection.execute("PRAGMA wal_checkpoint(FULL)").fetchall()
             if busy or frames != moved:

@@ -29,7 +29,7 @@ from holdfast.ports import Changes, ReadyPage, Receipt, StoreFacts, WorkerRow
 from holdfast.stores import statements, turn
 from holdfast.stores.checkpoint import WAL_BYTES_MAX, WalCheckpoints
 from holdfast.stores.connections import Database, Durability, connect, is_file, opening_failed
-from holdfast.stores.damage import damaged, refuse_marked, unreadable
+from holdfast.stores.damage import damaged, mark, refuse_marked, unreadable
 from holdfast.stores.desk import Desk, InlineDesk, ThreadDesk
 from holdfast.stores.failures import (
     CONTENT_ERRORS,
@@ -210,6 +210,9 @@ class SQLiteStore:
         if not self._gone:
             self._gone = f"{lost} while it was in use; {self._footing.save(connection)}"
             logger("stores").critical("%s", self._gone)
+            if self._footing.cut and isinstance(self._database, Path):
+                # What is left of it would open, until somebody asks for what is not.
+                mark(self._database, lost)
         # Whatever comes after this is refused.
         self._in_doubt = True
         raise StoreGoneError(self._gone)
