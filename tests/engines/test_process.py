@@ -379,6 +379,30 @@ def test_a_child_is_recycled_between_two_tasks(tmp_path: Path) -> None:
     play(tmp_path, scene, recycle_tasks=10)
 
 
+def test_a_concurrent_child_is_recycled_where_nothing_runs_in_it(tmp_path: Path) -> None:
+    async def scene(rig: Rig) -> None:
+        folder = tmp_path / "meeting"
+        folder.mkdir()
+        long = rig.start("meet", 2, str(folder), "long", lane=2)
+        pids = [await rig.value("pid", lane=2) for _ in range(12)]
+        assert len(set(pids)) == 1  # It is spent, and still somebody's.
+        (folder / "end").touch()
+        assert (await rig.outcome(long)).kind is OutcomeKind.SUCCEEDED
+        assert await rig.value("pid", lane=2) not in pids
+        assert not rig.deaths
+
+    play(tmp_path, scene, recycle_tasks=10)
+
+
+def test_a_concurrent_child_that_grew_is_recycled(tmp_path: Path) -> None:
+    async def scene(rig: Rig) -> None:
+        pids = [await rig.value("pid", lane=2) for _ in range(3)]
+        assert len(set(pids)) == 3
+        assert not rig.deaths
+
+    play(tmp_path, scene, recycle_rss_bytes=1)
+
+
 def test_what_a_fresh_child_has_no_room_for_is_told_as_untouched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

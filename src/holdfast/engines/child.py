@@ -155,7 +155,7 @@ class SequentialLane:
             if self._sources is not None:
                 self._sources.note()
             tasks += 1
-            if self._is_spent(tasks):
+            if is_spent(self._charge, tasks):
                 leave(RETIRED_EXIT)
 
     def _receive(self, buffer: memoryview) -> int:
@@ -207,17 +207,18 @@ class SequentialLane:
 
         return asyncio.run(guarded())
 
-    def _is_spent(self, tasks: int) -> bool:
-        charge = self._charge
-        if charge.tasks_max and tasks >= charge.tasks_max:
-            return True
-        if _is_closed(sys.stdin) or _is_closed(sys.stdout) or _is_closed(sys.stderr):
-            # What one task closed, the next ones would fall over.
-            return True
-        if not charge.rss_bytes_max:
-            return False
-        peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak_kib * 1024 > charge.rss_bytes_max and _rss_bytes() > charge.rss_bytes_max
+
+def is_spent(charge: Charge, tasks: int) -> bool:
+    """Whether a child should make room for a fresh one, after so many tasks."""
+    if charge.tasks_max and tasks >= charge.tasks_max:
+        return True
+    if _is_closed(sys.stdin) or _is_closed(sys.stdout) or _is_closed(sys.stderr):
+        # What one task closed, the next ones would fall over.
+        return True
+    if not charge.rss_bytes_max:
+        return False
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak_kib * 1024 > charge.rss_bytes_max and _rss_bytes() > charge.rss_bytes_max
 
 
 def _is_closed(stream: object) -> bool:

@@ -18,7 +18,7 @@ from typing import Any, Final, NoReturn
 import msgspec
 
 from holdfast.engines import invoke
-from holdfast.engines.child import Sign
+from holdfast.engines.child import Sign, is_spent
 from holdfast.engines.current import Current, TaskCancelled, enter
 from holdfast.engines.freshness import Sources
 from holdfast.engines.packets import PACKET_BYTES_MAX, RETIRED_EXIT, Charge, Work
@@ -69,6 +69,7 @@ class ConcurrentLane:
         self._running: dict[bytes, asyncio.Task[Any] | None] = {}
         """What was taken up; None before its first step, when a cancellation would go unheard."""
         self._interrupted: set[bytes] = set()
+        self._ended = 0
         self._closed = asyncio.Event()
         self._reading = False
         self._serving: asyncio.Task[Any] | None = None
@@ -141,6 +142,10 @@ class ConcurrentLane:
         flush_streams()
         if self._sources is not None:
             self._sources.note()
+        self._ended += 1
+        if not self._running and is_spent(self._charge, self._ended):
+            # Not before: who comes next would wait for the longest that still runs.
+            leave(RETIRED_EXIT)
         self._read_more()
 
     async def _report(self, work: Work) -> bytes:
