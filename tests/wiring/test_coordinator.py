@@ -80,6 +80,31 @@ def test_a_socket_that_is_removed_is_made_again(tmp_path: Path, eventually: Even
     assert not path.exists()
 
 
+@pytest.mark.parametrize("blow", ["removed", "garbled", "another's"])
+def test_the_file_that_says_where_it_listens_is_made_again(
+    tmp_path: Path, eventually: Eventually, blow: str
+) -> None:
+    state = tmp_path / "state"
+    with start("up", state, "--port", "0", "--slots", "1") as process:
+        wait_until_it_listens(process)
+        told = endpoint.read(state)
+        if blow == "removed":
+            (state / "endpoint.json").unlink()
+        elif blow == "garbled":
+            (state / "endpoint.json").write_bytes(b"\xff{")
+        else:
+            endpoint.publish(state, endpoint.Endpoint("unix:/nowhere", 1, "0", "0"))
+        eventually("it says so again", lambda: endpoint.read(state) == told)
+        with wiring.connect(state_dir=state) as client:
+            assert client.submit(abs, -3).result(_SECONDS) == 3
+        process.terminate()
+        _, said = process.communicate(timeout=_SECONDS)
+        assert process.returncode == 0
+    assert "is made again" in said
+    assert "Traceback" not in said
+    assert endpoint.read(state) is None
+
+
 @pytest.mark.parametrize("what", ["database", "directory"])
 def test_it_acknowledges_nothing_into_what_was_removed(tmp_path: Path, what: str) -> None:
     state = tmp_path / "state"

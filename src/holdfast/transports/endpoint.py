@@ -40,6 +40,17 @@ def publish(state_dir: Path, endpoint: Endpoint) -> None:
     fresh.replace(state_dir / _NAME)
 
 
+def keep(state_dir: Path, endpoint: Endpoint) -> bool:
+    """Write the file again where it does not say so any more; whether that had to be.
+
+    Only who holds the lock of the directory may. Raises OSError where it cannot be written.
+    """
+    if read(state_dir) == endpoint:
+        return False
+    publish(state_dir, endpoint)
+    return True
+
+
 def read(state_dir: Path) -> Endpoint | None:
     """Return what the file says, None where there is none or it cannot be read as one."""
     try:

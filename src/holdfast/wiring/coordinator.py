@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from holdfast.observe import TaskSet
     from holdfast.stores.reader import SQLiteReader
     from holdfast.stores.sqlite import SQLiteStore
+    from holdfast.transports.endpoint import Endpoint
     from holdfast.wiring.doors import Doors
 
 _SWITCH_SECONDS = 0.0005
@@ -77,6 +78,7 @@ class _Stopping:
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
+    lock: StateLock
     store: SQLiteStore
     reader: SQLiteReader
     blobs: LocalBlobs
@@ -149,6 +151,7 @@ def _assemble(
     gateway = Gateway(coordinator, questions, version=__version__, python=python_version(), kin=kin)
     linger = settings.linger_seconds if settings.embedded else 0.0
     return _Parts(
+        lock=lock,
         store=store,
         reader=reader,
         blobs=LocalBlobs(settings.state_dir.resolve() / "blobs"),
@@ -194,14 +197,16 @@ async def _run(
             servers.append(tasks.watched("server", serving))
             servers[0].add_done_callback(lambda _: started.set())
             await started.wait()
-            _announce(settings, doors.urls)
+            sign = _announce(settings, doors.urls)
             if announce is not None:
                 announce(doors.urls)
-        while not await _within(_LOOK_SECONDS, stop):
-            fresh = doors.mended()
-            if fresh is not None:
-                again = serve(app, sockets=[fresh], stop=closing)
-                servers.append(tasks.watched("server of a new socket", again))
+            while not await _within(_LOOK_SECONDS, stop):
+                fresh = doors.mended()
+                if fresh is not None:
+                    again = serve(app, sockets=[fresh], stop=closing)
+                    servers.append(tasks.watched("server of a new socket", again))
+                if not parts.lock.lost:
+                    _keep(settings, sign)
     finally:
         endpoint.withdraw(settings.state_dir, os.getpid())
         if vital[0].done():
@@ -256,7 +261,7 @@ async def _within(seconds: float, event: asyncio.Event) -> bool:
     return True
 
 
-def _announce(settings: CoordinatorSettings, urls: Sequence[str]) -> None:
+def _announce(settings: CoordinatorSettings, urls: Sequence[str]) -> Endpoint:
     from holdfast import __version__
     from holdfast.interpreter import python_version
     from holdfast.transports import endpoint
@@ -267,6 +272,19 @@ def _announce(settings: CoordinatorSettings, urls: Sequence[str]) -> None:
         os.write(settings.ready_fd, _READY)
         os.close(settings.ready_fd)
     logger("coordinator").info("listening on %s", ", ".join(urls))
+    return told
+
+
+def _keep(settings: CoordinatorSettings, sign: Endpoint) -> None:
+    """Let those who come find us, where the file that says so was removed or garbled."""
+    from holdfast.transports import endpoint
+
+    log = logger("coordinator")
+    try:
+        if endpoint.keep(settings.state_dir, sign):
+            log.warning("the file that says where we listen was lost, and is made again")
+    except OSError as error:
+        log.error("the file that says where we listen cannot be made again: %s", error)
 
 
 def _worker_command(settings: CoordinatorSettings, url: str, home: Path) -> list[str]:
