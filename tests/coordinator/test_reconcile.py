@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from holdfast.coordinator import reconcile
+from holdfast.coordinator import reconcile, service
 from holdfast.coordinator.facts import Closed, Death, Tick
 from holdfast.errors import StoreFullError
 from holdfast.model.ids import Token
@@ -764,11 +764,14 @@ def test_a_restart_keeps_what_runs_for_a_lease() -> None:
 def test_outages_in_a_row_are_counted_and_their_credit_is_bounded() -> None:
     async def play(stage: Stage) -> None:
         _, _, (order,) = await _running(stage)
-        for outages in (1, 2, 3):
+        for outages in (0, 1, 2):
             await stage.restart()
             (row,) = await stage.store.inner.worker_rows()
             assert row.outages == outages
-        await stage.ticks(7)
+            await stage.ticks(3)
+            (row,) = await stage.store.inner.worker_rows()
+            assert row.outages == outages + 1
+        await stage.ticks(4)
         assert (await stage.row(order.task)).life.lease is Lease.HELD
         await stage.ticks(1)
         assert (await stage.row(order.task)).life.lease is Lease.LAPSED
@@ -782,24 +785,89 @@ def test_outages_in_a_row_are_counted_and_their_credit_is_bounded() -> None:
 def test_outages_without_end_keep_no_lease_alive() -> None:
     async def play(stage: Stage) -> None:
         _, _, (order,) = await _running(stage)
-        for _ in range(6):
+        for _ in range(4):
             await stage.restart()
+            await stage.ticks(3)
             assert (await stage.row(order.task)).life.lease is Lease.HELD
-        await stage.ticks(1)
+        await stage.restart()
+        await stage.ticks(2)
         assert (await stage.row(order.task)).life.lease is Lease.LAPSED
 
     perform(play)
 
 
-def test_a_restart_without_room_still_serves() -> None:
+def test_restarts_in_which_nobody_could_come_are_one_outage() -> None:
     async def play(stage: Stage) -> None:
         _, _, (order,) = await _running(stage)
-        await stage._drop()
-        stage._open()
-        stage.store.before.append(StoreFullError("full"))
-        await stage.__aenter__()
+        for _ in range(20):
+            await stage.restart()
+            await stage.ticks(2)
+        (row,) = await stage.store.inner.worker_rows()
+        assert row.outages == 0
+        assert (await stage.row(order.task)).life.lease is Lease.HELD
+        back = await stage.worker(held=(held(order, Phase.STARTED),))
+        assert _answers(back)[order.token].answer is Answer.KEEP
+
+    perform(play)
+
+
+def test_time_in_which_a_coordinator_was_deaf_ends_no_outage() -> None:
+    async def play(stage: Stage) -> None:
+        await _running(stage)
+        await stage.restart()
+        stage.clock.pass_by(60)
+        await stage.ticks(2)
+        (row,) = await stage.store.inner.worker_rows()
+        assert row.outages == 0
+        await stage.ticks(2)
+        (row,) = await stage.store.inner.worker_rows()
+        assert row.outages == 1
+
+    perform(play)
+
+
+def test_who_came_back_is_not_counted_as_missed() -> None:
+    async def play(stage: Stage) -> None:
+        _, _, (order,) = await _running(stage)
+        await stage.restart()
+        await stage.ticks(2)
+        await stage.worker(held=(held(order),))
+        await stage.ticks(5)
+        (row,) = await stage.store.inner.worker_rows()
+        assert row.outages == 0
+
+    perform(play)
+
+
+def test_an_outage_that_finds_no_room_is_counted_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "NO_ROOM_SECONDS", 0.0)
+
+    async def play(stage: Stage) -> None:
+        _, _, (order,) = await _running(stage)
+        await stage.restart()
+        stage.store.before += [StoreFullError("full")] * 3
+        await stage.ticks(4)
+        assert not stage.store.before
+        (row,) = await stage.store.inner.worker_rows()
+        assert row.outages == 1
         back = await stage.worker(held=(held(order),))
         assert _answers(back)[order.token].answer is Answer.KEEP
+
+    perform(play)
+
+
+def test_a_refused_hello_keeps_no_lease_alive() -> None:
+    async def play(stage: Stage) -> None:
+        _, _, (order,) = await _running(stage)
+        for incarnation in range(2, 14):
+            await stage.worker("other", queues=("q",))
+            thief = Worker(stage.dial())
+            hello = stage.hello("other", identity="id-w", incarnation=incarnation, number=1)
+            await thief.send(hello)
+            assert (await thief.next(Goodbye)).code == "name_taken"
+            await stage.ticks(1)
+        assert (await stage.row(order.task)).life.lease is Lease.LAPSED
+        assert not stage.coordinator.state.greetings
 
     perform(play)
 

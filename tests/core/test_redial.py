@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from holdfast.core.redial import (
     BASE_SECONDS,
     CAP_SECONDS,
@@ -9,6 +11,7 @@ from holdfast.core.redial import (
     Redial,
     pause_seconds,
 )
+from holdfast.model.limits import OUTAGE_SECONDS_MIN
 
 
 class Always:
@@ -53,8 +56,16 @@ def test_every_door_is_tried_before_the_wait_grows() -> None:
     redial = Redial(Always(1.0), doors=3)
     tries = [redial.next() for _ in range(8)]
     assert [door for door, _ in tries] == [0, 1, 2, 0, 1, 2, 0, 1]
-    assert [wait for _, wait in tries[1:4]] == [BASE_SECONDS] * 3
-    assert tries[4][1] == 2 * BASE_SECONDS
+    assert [wait for _, wait in tries[1:4]] == [BASE_SECONDS / 3] * 3
+    assert tries[4][1] == 2 * BASE_SECONDS / 3
+
+
+def test_who_lives_has_come_before_it_is_counted_as_missed() -> None:
+    for doors in (1, 3):
+        redial = Redial(Always(1.0), doors=doors)
+        round_seconds = [redial.next()[1] for _ in range(60 * doors)][-doors:]
+        assert sum(round_seconds) == pytest.approx(CAP_SECONDS)
+    assert OUTAGE_SECONDS_MIN - 1.0 >= CAP_SECONDS
 
 
 def test_a_door_that_opened_is_tried_first_after_a_loss() -> None:
@@ -62,4 +73,4 @@ def test_a_door_that_opened_is_tried_first_after_a_loss() -> None:
     redial.next()
     assert redial.next()[0] == 1
     redial.welcomed()
-    assert redial.next() == (1, FIRST_SECONDS_MAX)
+    assert redial.next() == (1, FIRST_SECONDS_MAX / 3)

@@ -409,12 +409,66 @@ def test_a_start_and_a_return_that_nobody_told(court: Court) -> None:
 @pytest.mark.parametrize(("silent", "guilty"), [(9.0, True), (10.1, False)])
 def test_a_run_again_after_too_short_a_silence(court: Court, silent: float, guilty: bool) -> None:
     court.records.hear("w", court.now - silent)
+    court.records.obstruct("w", court.now - silent)
     court.insert(CLAIMED).run().update(UNHEARD, "worker silent", owed="unheard")
     assert not court.records.violations
     used = Charges(free_returns=1, unheard=1)
     again = replace(CLAIMED, version=4, fence=2, token=Token(b"u" * 16), used=used)
     court.update(again)
     assert court.accuses("is run again") is guilty
+
+
+AGAIN = replace(
+    CLAIMED,
+    version=4,
+    fence=2,
+    token=Token(b"u" * 16),
+    used=Charges(free_returns=1, unheard=1),
+)
+
+
+@pytest.mark.parametrize("obstructed", ["w", "coordinator", "", "long ago", "another"])
+def test_who_lived_with_a_free_way_is_not_silent(court: Court, obstructed: str) -> None:
+    heard = court.now - 30.0
+    court.records.hear("w", heard)
+    if obstructed == "long ago":
+        court.records.obstruct("w", heard - 16.0)
+    elif obstructed:
+        court.records.obstruct(obstructed, court.now - 20.0)
+    court.insert(CLAIMED).run().update(UNHEARD, "worker silent", owed="unheard").update(AGAIN)
+    assert court.accuses("w lived, and nothing stood in its way") is (
+        obstructed not in ("w", "coordinator")
+    )
+
+
+def test_what_is_not_given_back_was_listened_to_by_former_coordinators(court: Court) -> None:
+    records, heard = court.records, court.now - 60.0
+    records.hear("w", heard)
+    records.obstruct("w", court.now)
+    for ago in (50.0, 40.0, 30.0, 20.0):
+        records.started_coordinator(court.now - ago)
+        records.outages["w"] = records.outages.get("w", 0) + 1
+        records.ended_coordinator(court.now - ago + 1.0)
+    records.started_coordinator(court.now - 1.5)
+    # What is left of the lease has passed; but in all they have listened for 5.5 s of 10.
+    assert due_seconds(records, "w", heard, 10.0) == 1.0
+    assert records.in_vain["w"] == pytest.approx(4.0)
+    court.insert(CLAIMED).run().update(UNHEARD, "worker silent", owed="unheard").update(AGAIN)
+    assert court.accuses("w was silent for 1.500 s of 1 s, 4.000 s before")
+
+
+def test_a_worker_is_missed_once_it_could_have_come(court: Court) -> None:
+    court.records.hear("w", court.now - 60.0)
+    court.records.started_coordinator(court.now - 2.9)
+    court.commit(outages=["w"])
+    assert court.accuses("w was counted as missed after 2.900 s")
+    court.records.violations.clear()
+    court.now += 0.2
+    court.commit(outages=["w"])
+    assert not court.records.violations
+    court.records.hear("w", court.now)
+    court.commit(outages=["w"])
+    assert court.accuses("w was counted as missed, and has been heard")
 
 
 def test_time_in_which_nobody_listened_is_no_silence(court: Court) -> None:
@@ -573,6 +627,7 @@ def hello(held: tuple[HeldLease, ...]) -> WorkerHello:
 
 
 def test_outages_are_counted_until_a_worker_is_heard(court: Court) -> None:
+    court.records.started_coordinator(court.now - 3.0)
     court.commit(outages=["w"]).commit(outages=["w"])
     assert court.records.outages == {"w": 2}
     court.commit(workers=[hello_row(1)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from msgspec.structs import replace
 
 from holdfast.lab.sim.overdue import LATE_SECONDS, LOOK_SECONDS, TOLD_SECONDS, Overdue
@@ -69,6 +70,16 @@ def test_what_is_not_held_is_not_late() -> None:
 
 def test_who_is_heard_keeps_its_lease() -> None:
     assert Around().accused_at(60.0, hear=True) == float("inf")
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_who_does_not_come_back_is_counted(counted: bool) -> None:
+    around = Around()
+    around.records.started_coordinator(1.0)
+    around.records.outages["w"] = int(counted)
+    at = around.accused_at(60.0)
+    due = 10.0 if counted else 3.0
+    assert 1.0 + due < at <= 1.0 + due + LATE_SECONDS + LOOK_SECONDS
 
 
 def test_what_runs_has_to_be_told() -> None:

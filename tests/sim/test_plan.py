@@ -8,6 +8,7 @@ from holdfast.lab.sim.misfortunes import (
     CHILDREN,
     CLIENT_POINTS,
     CODE_POINTS,
+    COORDINATOR,
     COORDINATOR_POINTS,
     COUNTED,
     EFFECT_POINTS,
@@ -74,7 +75,7 @@ def test_some_functions_travel() -> None:
     assert 5 < len(plans) < 20
     for plan in plans:
         assert plan.pickled <= {task.function for task in plan.submissions}
-        assert any(fault.flavour == "full" for fault in plan.faults)
+        assert is_shaken(plan) or any(fault.flavour == "full" for fault in plan.faults)
     flavours = " ".join(fault.flavour for plan in plans for fault in plan.faults)
     assert all(f" {point}" in flavours for _, point in CODE_POINTS)
 
@@ -119,8 +120,26 @@ def test_some_tasks_outlast_the_leases_in_which_their_worker_is_gone() -> None:
         eclipsed += bool(marathons)
         for task in marathons:
             assert task.behaviour.ms > 2000 * plan.lease_seconds
-            assert any(fault.at == task.at - 0.005 for fault in plan.faults)
+            assert is_shaken(plan) or any(fault.at == task.at - 0.005 for fault in plan.faults)
     assert eclipsed > 5
+
+
+def is_shaken(plan: Plan) -> bool:
+    return {fault.kind for fault in plan.faults} == {FaultKind.CRASH} and all(
+        fault.flavour in ("", "silent") for fault in plan.faults
+    )
+
+
+def test_in_some_runs_coordinators_alone_die() -> None:
+    shaken = [plan for plan in map(draw, range(200)) if is_shaken(plan)]
+    assert 5 < len(shaken) < 30
+    lost = [plan for plan in shaken if any(f.flavour == "silent" for f in plan.faults)]
+    assert 0 < len(lost) < len(shaken)
+    for plan in shaken:
+        deaths = [fault for fault in plan.faults if fault.target == COORDINATOR]
+        assert len(deaths) > 1
+        assert len(plan.faults) - len(deaths) == (plan in lost)
+        assert all(fault.at + fault.seconds <= plan.heal_at for fault in deaths)
 
 
 def test_the_work_of_a_plan_bounds_how_long_it_may_take() -> None:

@@ -13,6 +13,7 @@ from holdfast.coordinator.facts import Ahead, Closed, Death, Hello, Tick
 from holdfast.coordinator.forgetting import forget_workers
 from holdfast.coordinator.sessions import ClientSession, WorkerSession
 from holdfast.coordinator.turn import Item, Turn
+from holdfast.model.limits import OUTAGE_SECONDS_MIN
 from holdfast.model.messages import (
     Draining,
     Ended,
@@ -133,7 +134,10 @@ def _tick(turn: Turn, tick: Tick, terms: Terms) -> None:
             state.heard[identity] = max(heard, min(heard + deaf, turn.now))
         for session in state.sessions.values():
             session.heard = min(session.heard + deaf, turn.now)
+        state.listening_since = min(state.listening_since + deaf, turn.now)
     state.swept = turn.now
+    if turn.now - state.listening_since >= OUTAGE_SECONDS_MIN:
+        turn.outages = [identity for identity in state.missed if not _is_here(turn, identity)]
     for identity in dict.fromkeys([*state.held, *state.sessions]):
         heard = state.heard.get(identity, 0.0)
         # The one that this turn welcomes, and the one that it may have closed, both were heard.
@@ -145,6 +149,11 @@ def _tick(turn: Turn, tick: Tick, terms: Terms) -> None:
     for present in state.sessions.values():
         _tell_again(turn, present)
     forget_workers(turn)
+
+
+def _is_here(turn: Turn, identity: str) -> bool:
+    """Whether a worker said hello, be it that its turn is still to come."""
+    return turn.session(identity) is not None or identity in turn.state.greetings
 
 
 def _tell_again(turn: Turn, session: WorkerSession) -> None:

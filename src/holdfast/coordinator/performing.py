@@ -28,6 +28,8 @@ def perform(turn: Turn, now: float, *, distrust: bool) -> bool:
         state.keep(change.after)
     state.forget_cut()
     state.learn_code([*turn.code, *turn.kept_code])
+    for identity in turn.outages:
+        state.missed.pop(identity, None)
     for row in turn.forgotten:
         # One that said hello in this very turn is known anew with the row that follows.
         state.forget_worker(row)

@@ -125,6 +125,7 @@ def _pages(
 
 
 def _refuse(turn: Turn, session: WorkerSession, verdict: Admission) -> None:
+    turn.state.refused(session.hello)
     if verdict is Admission.NAME_TAKEN:
         text = f"a worker of another identity has the name {session.name!r}: give --name another"
         goodbye = Goodbye("name_taken", text)

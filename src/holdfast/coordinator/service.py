@@ -34,7 +34,7 @@ from holdfast.model.ids import Entropy, TaskId
 from holdfast.model.messages import PutCode, Submit
 from holdfast.model.task import Task
 from holdfast.observe import Counters, logger
-from holdfast.ports import Changes, Clock, Receipt, Room, Store
+from holdfast.ports import Clock, Receipt, Room, Store
 
 _LOG = logger("coordinator")
 _DOUBT_SECONDS = (0.01, 0.05, 0.2, 1.0)
@@ -155,21 +155,10 @@ class Coordinator:
             outages = state.workers[identity].outages if identity in state.workers else 0
             left = patience_seconds(self.terms.lease_seconds, outages)
             state.heard[identity] = now - self.terms.lease_seconds + left
-        state.swept = now
-        if state.held:
-            await self._count_outages()
+        state.missed = dict.fromkeys(state.held)
+        state.swept = state.listening_since = now
         self.ready.set()
         self.inbox.wake()
-
-    async def _count_outages(self) -> None:
-        changes = Changes(turn=self._number + 1, outages=list(self.state.held))
-        try:
-            await self.store.commit(changes)
-        except StoreFullError as error:
-            # Nothing commits now, so that no lease lapses either; patience costs nothing.
-            _LOG.error("no room to count this outage: %s", error)
-        else:
-            self._number += 1
 
     def _work_waits(self) -> bool:
         state = self.state

@@ -13,7 +13,7 @@ from itertools import chain
 from holdfast.coordinator.facts import Death
 from holdfast.coordinator.sessions import ClientSession, WorkerSession
 from holdfast.core.dispatch import Crew, Line, Lines, Offer, Pace, Urgency, weight
-from holdfast.core.session import Known
+from holdfast.core.session import Admission, Known, admit
 from holdfast.model.ids import TaskId
 from holdfast.model.messages import WorkerHello
 from holdfast.model.task import Lease, State, Task, needs_of, rank_of
@@ -57,6 +57,10 @@ class CoordinatorState:
         """Worker identity → the incarnation that was asked to leave."""
         self.lapsed: dict[str, dict[bytes, bytes]] = {}
         """Worker identity → token and task of leases that lapsed since its newest hello."""
+        self.missed: dict[str, None] = {}
+        """Workers that held something when we began, and said no hello since; they are counted."""
+        self.listening_since = 0.0
+        """When we began, later by the time in which we did not listen, on the monotonic clock."""
         self.swept = 0.0
         """When silence was last judged, on the monotonic clock."""
         self.reported: dict[str, Death] = {}
@@ -96,16 +100,23 @@ class CoordinatorState:
     def greeted(self, hello: WorkerHello, now: float) -> None:
         """Note that a worker spoke: where its hello has to wait for its turn, it is not silent."""
         known = self.known(hello.identity)
-        if known is None or (hello.incarnation, hello.number) <= (known.incarnation, known.number):
+        admission = admit(hello, same=known, namesake=self.namesake(hello.name))
+        if known is None or admission is not Admission.WELCOME:
             return
         self.heard[hello.identity] = max(now, self.heard.get(hello.identity, 0.0))
         pair = (hello.incarnation, hello.number)
         self.greetings[hello.identity] = max(pair, self.greetings.get(hello.identity, pair))
 
+    def refused(self, hello: WorkerHello) -> None:
+        """Note that a hello changes nothing, so that the sockets before it count as before."""
+        if self.greetings.get(hello.identity) == (hello.incarnation, hello.number):
+            del self.greetings[hello.identity]
+
     def welcomed(self, row: WorkerRow) -> None:
         """Note that a hello is committed."""
         self.workers[row.identity] = row
         self.names[row.name] = row.identity
+        self.missed.pop(row.identity, None)
         if self.greetings.get(row.identity, (0, 0)) <= (row.incarnation, row.number):
             self.greetings.pop(row.identity, None)
 

@@ -78,6 +78,8 @@ class Turn:
         self.events: list[Event] = []
         self.attempts: list[Attempt] = []
         self.workers: dict[str, WorkerRow] = {}
+        self.outages: list[str] = []
+        """Workers that did not come although we have listened long enough since we began."""
         self.forgotten: list[WorkerRow] = []
         """Workers that were seen last so long ago that their rows are removed."""
         self.code: dict[bytes, bytes] = {}
@@ -258,6 +260,7 @@ class Turn:
             turn=self.number,
             inserts=inserts,
             updates=updates,
+            outages=self.outages,
             workers=list(self.workers.values()),
             events=self.events,
             attempts=self.attempts,
@@ -268,7 +271,8 @@ class Turn:
     @property
     def writes(self) -> bool:
         """Whether there is anything to commit."""
-        return bool(self.changes or self.workers or self.code or self.events or self.forgotten)
+        rows = self.changes or self.workers or self.outages or self.forgotten
+        return bool(rows or self.code or self.events)
 
     def undo(self) -> None:
         """Put the lines and the offers back as they were before this turn."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 from holdfast.model.ids import Entropy
 
 BASE_SECONDS = 0.05
-CAP_SECONDS = 5.0
+CAP_SECONDS = 2.0
+"""Well below what a coordinator listens before it counts a worker as missed (`model.limits`)."""
 FIRST_SECONDS_MAX = 0.02
 _DOUBLINGS_MAX = 16
 
@@ -39,10 +40,10 @@ class Redial:
     def next(self) -> tuple[int, float]:
         """Return the number of the door to try, and in how many seconds."""
         self._door = (self._door + 1) % self._doors
-        # A round over all doors counts as one failure: each is tried before we wait longer.
+        # A round over all doors counts as one failure, and has the time of one.
         rounds = -(-self._failures // self._doors)
         self._failures += 1
-        return self._door, pause_seconds(rounds, self._rng)
+        return self._door, pause_seconds(rounds, self._rng) / self._doors
 
     def welcomed(self) -> None:
         """A door opened: stay with it, and begin anew after the next loss."""

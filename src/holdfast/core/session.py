@@ -54,9 +54,11 @@ def admit(hello: WorkerHello, *, same: Known | None, namesake: Known | None) -> 
 def patience_seconds(lease_seconds: float, outages: int) -> float:
     """Return how long a worker may be silent once a coordinator starts, in seconds.
 
-    `outages` is how many starts came before this one since its last hello. The time of an outage is
-    given back twice in a row: a lease begins anew. The next ones count as silence, each for as long
-    as the shortest that would be given back, so that restarts without end keep no lease alive.
+    `outages` is how many came before this one since its last hello. The time of an outage is given
+    back twice in a row: a lease begins anew. The next ones count as silence, each for as long as
+    the shortest that would be given back, so that restarts without end keep no lease alive. An
+    outage ends, and counts, once a coordinator has listened for that time: who lives has come by
+    then (`core.redial`), so that no lease ends before a whole one of listening.
     """
     if outages < OUTAGES_IN_A_ROW_MAX:
         return max(lease_seconds, OUTAGE_SECONDS_MIN)

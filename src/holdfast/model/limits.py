@@ -62,6 +62,8 @@ AGEING_MS_PER_PRIORITY = 600_000
 LEASE_SECONDS = 10.0
 HEARTBEAT_SECONDS = 1.0
 OUTAGE_SECONDS_MIN = 3.0
+"""The least that is given back for an outage, which lasts until a coordinator has listened so long:
+time for each worker to come back."""
 OUTAGES_IN_A_ROW_MAX = 2
 """So often in a row the time of an outage is given back to a worker that says no hello."""
 CANCEL_GRACE_SECONDS = 5.0

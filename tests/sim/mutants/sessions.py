@@ -14,6 +14,7 @@ from holdfast.coordinator.gateway import Gateway
 from holdfast.coordinator.sessions import ClientSession, WorkerSession
 from holdfast.coordinator.state import CoordinatorState
 from holdfast.coordinator.turn import PLACING, Turn
+from holdfast.core import redial
 from holdfast.core.session import Admission, Known, Ledger, admit
 from holdfast.model.ids import TaskId, Token
 from holdfast.model.messages import Ended, Started, View, WorkerHello
@@ -147,6 +148,21 @@ def outages_are_given_back_for_ever(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(service, "patience_seconds", lambda lease_seconds, outages: lease_seconds)
 
 
+def each_start_is_an_outage(patch: pytest.MonkeyPatch) -> None:
+    """Restart: a coordinator counts a worker as missed before it could have come."""
+    patch.setattr(deciding, "OUTAGE_SECONDS_MIN", 0.0)
+
+
+def outages_are_never_counted(patch: pytest.MonkeyPatch) -> None:
+    """Restart: no coordinator counts that it has listened to a worker in vain."""
+    patch.setattr(deciding, "OUTAGE_SECONDS_MIN", 1e9)
+
+
+def a_worker_dials_too_late(patch: pytest.MonkeyPatch) -> None:
+    """Restart: a worker waits for longer between two dials than a coordinator waits for it."""
+    patch.setattr(redial, "CAP_SECONDS", 15.0)
+
+
 def silence_takes_three_leases(patch: pytest.MonkeyPatch) -> None:
     """Silence: who is lost without a word keeps its leases for three times as long."""
     original = deciding._tick
@@ -214,8 +230,11 @@ SESSIONS = (
     Mutant(a_closed_session_gets_work, 11),
     Mutant(half_a_lease_is_a_lease, 0),
     Mutant(silence_is_never_judged, 2),
-    Mutant(outages_are_not_given_back, 0),
-    Mutant(outages_are_given_back_for_ever, 15),
+    Mutant(outages_are_not_given_back, 3),
+    Mutant(outages_are_given_back_for_ever, 52),
+    Mutant(each_start_is_an_outage, 2),
+    Mutant(outages_are_never_counted, 2),
+    Mutant(a_worker_dials_too_late, 70),
     Mutant(silence_takes_three_leases, 2),
     Mutant(what_was_spooled_counts_as_not_begun, 47),
     Mutant(guards_are_answered_before_the_commit, 38),

@@ -139,6 +139,7 @@ class CoordinatorHost:
         if party is None or party.dead:
             return False
         stage.history.add(COORDINATOR, "dies")
+        stage.records.ended_coordinator(stage.loop.time())
         stage.loop.kill(party)
         stage.net.drop(party)
         stage.loop.later(seconds, self._again)

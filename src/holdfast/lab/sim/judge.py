@@ -101,6 +101,8 @@ class Judge:
             self._changed(task, before, stories.get(task.spec.id, []), hellos)
             records.rows[task.spec.id] = task.life
         for identity in changes.outages:
+            for wrong in self._lapses.missed(identity):
+                self._accuse(wrong)
             records.outages[identity] = records.outages.get(identity, 0) + 1
         for row in changes.workers:
             records.outages[row.identity] = 0

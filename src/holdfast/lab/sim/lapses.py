@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 
+from holdfast.lab.sim.misfortunes import COORDINATOR
 from holdfast.lab.sim.records import Records
 from holdfast.lab.sim.sessions import Sessions
 from holdfast.lab.sim.witness import Witness
@@ -22,7 +23,10 @@ GIVEN_UP = (SILENT, DIED)
 GIVEN_BACK_MAX = 2
 """So many outages in a row begin a lease anew; the next ones count as silence."""
 OUTAGE_SECONDS = 3.0
-"""For how long each of these counts, and the least that is given back."""
+"""For how long each of these counts, the least that is given back, and what a coordinator must have
+listened before it counts one."""
+OBSTRUCTED_SECONDS = 15.0
+"""What a worker may take to find its way again after something stood in it."""
 SLACK_SECONDS = 0.001
 UNDECIDED_SECONDS = 0.1
 """What a turn gathered so long before it decided may still be without the newest report."""
@@ -74,13 +78,33 @@ class Lapses:
         listened = records.listened_seconds(worker, grain_seconds=grain)
         heard_at, _ = records.decided[1].get(worker, (0.0, 0.0))
         due = due_seconds(records, worker, heard_at, self._lease_seconds)
-        if listened >= due - SLACK_SECONDS:
+        in_vain = records.in_vain.get(worker, 0.0) if heard_at < records.coordinator_since else 0.0
+        whole = listened + in_vain >= self._lease_seconds - SLACK_SECONDS
+        lives = (worker, before.incarnation) not in records.died
+        if lives and self._way_was_free(worker, heard_at):
+            records.hasty[before.token] = f"{worker} lived, and nothing stood in its way"
+        elif listened >= due - SLACK_SECONDS and whole:
             return
-        if (worker, before.incarnation) not in records.died:
-            text = f"{worker} was silent for {listened:.3f} s of {due:g} s"
+        elif lives:
+            text = f"{worker} was silent for {listened:.3f} s of {due:g} s, {in_vain:.3f} s before"
             records.hasty[before.token] = text
         elif before.lease is Lease.HELD and before.token in self._told_spooled(before):
             yield f"after {listened:.3f} s it did not wait for its outcome, told to be spooled"
+
+    def _way_was_free(self, worker: str, since: float) -> bool:
+        """Whether only coordinators that died kept a worker from being heard since then."""
+        until = (self._records.obstructed.get(host, -1e9) for host in (worker, COORDINATOR))
+        return max(until) + OBSTRUCTED_SECONDS < since
+
+    def missed(self, worker: str) -> Iterator[str]:
+        """Yield what is wrong with an outage that is counted."""
+        records = self._records
+        heard_at, _ = records.decided[1].get(worker, (0.0, 0.0))
+        listened = records.listened_seconds(worker, grain_seconds=TICKS_UNSEEN)
+        if heard_at >= records.coordinator_since:
+            yield f"{worker} was counted as missed, and has been heard"
+        elif listened < OUTAGE_SECONDS - SLACK_SECONDS:
+            yield f"{worker} was counted as missed after {listened:.3f} s"
 
     def _owes_for_silence(self, before: Life, owed: str) -> Iterator[str]:
         """What had begun costs a loss, what nobody knows of is charged as unheard."""

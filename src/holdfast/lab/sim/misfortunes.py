@@ -165,6 +165,10 @@ _STORMS = (
     ("guarded after Started", 0.2),
     ("silent before Started", STORM_LEASE_SECONDS * 1.25),
 )
+_TREMORS = (2, 8)
+_LOST_BEFORE = 0.5
+_LIVES_SECONDS = ((0.1, 2.9), (3.2, 4.5), (3.2, 4.5))
+"""How long the coordinators of a tremor live: too short for anybody to come, or long enough."""
 
 
 def is_stormy(rng: random.Random) -> bool:
@@ -192,6 +196,22 @@ def storm(rng: random.Random, workers: list[str]) -> list[Fault]:
         for worker in workers
         for _ in range(STORM_DEATHS)
     ]
+
+
+def tremors(rng: random.Random, workers: list[str], at: float) -> list[Fault]:
+    """Return coordinators that die one after another, of which some had time to listen.
+
+    Nothing else goes wrong, but that in some runs a worker is lost before, without a word.
+    """
+    drawn: list[Fault] = []
+    if len(workers) > 1 and rng.random() < _LOST_BEFORE:
+        drawn.append(Fault(FaultKind.CRASH, at, workers[-1], NEVER_SECONDS, "silent"))
+    when = at + 0.1
+    for _ in range(rng.randint(*_TREMORS)):
+        seconds = rng.choice((0.05, 2.0, 8.0, 25.0))
+        drawn.append(Fault(FaultKind.CRASH, when, COORDINATOR, seconds))
+        when += seconds + rng.uniform(*rng.choice(_LIVES_SECONDS))
+    return drawn
 
 
 def ambushes(

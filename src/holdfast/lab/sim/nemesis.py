@@ -81,6 +81,8 @@ class Nemesis:
 
     def _count(self, fault: Fault) -> None:
         self.counts[fault.kind] += 1
+        if fault.kind is not FaultKind.CRASH or fault.target != COORDINATOR:
+            self._stage.records.obstruct(fault.target, self._stage.loop.time() + fault.seconds)
         self._stage.sessions.disturbed(fault.target, for_seconds=fault.seconds)
 
     def _heal(self) -> None:
@@ -176,6 +178,7 @@ class Nemesis:
         left = stage.plan.heal_at - stage.loop.time()
         seconds = min(left, DEAF_LEASES[1] * stage.plan.lease_seconds)
         if seconds > 0 and self._coordinator.stall(seconds):
+            stage.records.obstruct(COORDINATOR, stage.loop.time() + seconds)
             stage.sessions.disturbed(COORDINATOR, for_seconds=seconds)
 
     def _kill_ambushed(self, fault: Fault, end: End) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from holdfast.lab.sim.lapses import due_seconds
+from holdfast.lab.sim.lapses import OUTAGE_SECONDS, due_seconds
 from holdfast.lab.sim.records import Records
 from holdfast.lab.sim.witness import Witness
 from holdfast.model.ids import TaskId
@@ -63,7 +63,7 @@ class Overdue:
         for task, life in self._records.rows.items():
             if life.lease is not Lease.HELD:
                 continue
-            wrong = self._silence(life.worker, now)
+            wrong = self._silence(life.worker, now) or self._uncounted(life.worker, now)
             if not wrong and life.phase is Phase.ASSIGNED:
                 wrong = self._untold(life.worker, life.token, now)
             if wrong:
@@ -77,6 +77,17 @@ class Overdue:
         if now - since <= due + LATE_SECONDS:
             return ""
         return f"{worker} holds it, and was silent for {now - since:.1f} s of {due:g} s"
+
+    def _uncounted(self, worker: str, now: float) -> str:
+        records = self._records
+        heard, _ = records.heard.get(worker, (0.0, 0.0))
+        counted = records.outages.get(worker, 0) > records.outages_before.get(worker, 0)
+        since = max(records.coordinator_since, self._well_since)
+        if heard >= records.coordinator_since or counted:
+            return ""
+        if now - since <= OUTAGE_SECONDS + LATE_SECONDS:
+            return ""
+        return f"{worker} holds it, was missed for {now - since:.1f} s, and is not counted so"
 
     def _untold(self, worker: str, token: bytes, now: float) -> str:
         line = self._around.line_of(worker)

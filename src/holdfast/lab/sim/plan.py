@@ -22,6 +22,7 @@ from holdfast.lab.sim.misfortunes import (
     faults,
     is_stormy,
     storm,
+    tremors,
 )
 from holdfast.lab.sim.witness import Behaviour
 from holdfast.model.task import Wanted
@@ -111,14 +112,19 @@ def draw(seed: int, *, faults_max: int | None = None) -> Plan:
     if stormy:
         # Long enough for a task to use its budgets up.
         heal_at, lease_seconds = BUSY_SECONDS[1], STORM_LEASE_SECONDS
+    tremor = stream(seed, "tremors")
+    shaken = not stormy and tremor.random() < _TREMORS
+    if shaken:
+        lease_seconds = _SHAKEN_LEASE_SECONDS
     submissions = _submissions(stream(seed, "tasks"), clients, heal_at, workers)
     wishes = _wishes(stream(seed, "wishes"), submissions, heal_at)
     submissions += _convoy(stream(seed, "convoy"), len(submissions), clients, heal_at)
     names = [worker.name for worker in workers]
     dark = stream(seed, "eclipse")
     marathons: tuple[Submission, ...] = ()
-    if len(names) > 1 and dark.random() < _ECLIPSES:
-        marathons = _marathons(dark, len(submissions), clients, names, lease_seconds)
+    if shaken or (len(names) > 1 and dark.random() < _ECLIPSES):
+        leases = _SHAKEN_LEASES if shaken else _MARATHON_LEASES
+        marathons = _marathons(dark, len(submissions), clients, names, lease_seconds, leases)
         submissions += marathons
     drawn = faults(stream(seed, "faults"), names, clients, heal_at)
     drawn += storm(storms, names) if stormy else []
@@ -133,6 +139,9 @@ def draw(seed: int, *, faults_max: int | None = None) -> Plan:
     drawn += client_deaths(stream(seed, "client deaths"), clients, heal_at)
     drawn += effect_deaths(stream(seed, "effect deaths"), names, heal_at)
     drawn += child_deaths(stream(seed, "child deaths"), names, heal_at)
+    if shaken:
+        drawn = tremors(tremor, names, marathons[0].at + 1.0)
+        heal_at = max(heal_at, drawn[-1].at + drawn[-1].seconds)
     if faults_max is not None:
         drawn = drawn[:faults_max]
     return Plan(
@@ -196,6 +205,10 @@ _ONE_HOST = 0.5
 _PICKLES = 0.2
 """In so many of the runs, some functions travel."""
 _MARATHON_LEASES = (3.0, 4.0)
+_TREMORS = 0.08
+"""In so many of the runs nothing goes wrong but that coordinators die, one after another."""
+_SHAKEN_LEASES = (6.0, 9.0)
+_SHAKEN_LEASE_SECONDS = 10.0
 
 
 def _submissions(
@@ -248,15 +261,18 @@ def _convoy(rng: random.Random, first: int, clients: int, heal_at: float) -> tup
 
 
 def _marathons(
-    rng: random.Random, first: int, clients: int, names: list[str], lease_seconds: float
+    rng: random.Random,
+    first: int,
+    clients: int,
+    names: list[str],
+    lease_seconds: float,
+    leases: tuple[float, float],
 ) -> tuple[Submission, ...]:
     """Return a task for each worker that outlasts several leases."""
     at = rng.uniform(0.5, BUSY_SECONDS[0] * 0.8)
     return tuple(
         _plain(first + number, at, rng.randrange(clients), "sim:marathon", ms)
-        for number, ms in enumerate(
-            int(lease_seconds * 1000 * rng.uniform(*_MARATHON_LEASES)) for _ in names
-        )
+        for number, ms in enumerate(int(lease_seconds * 1000 * rng.uniform(*leases)) for _ in names)
     )
 
 

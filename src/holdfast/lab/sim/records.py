@@ -31,9 +31,13 @@ class Records:
     hasty: dict[bytes, str] = field(default_factory=dict)
     """Tokens that lapsed by a silence that was too short → how short it was."""
     outages: dict[str, int] = field(default_factory=dict)
-    """Worker → how often in a row a coordinator started without a hello of it since."""
+    """Worker → how many coordinators in a row have counted that they listened to it in vain."""
     outages_before: dict[str, int] = field(default_factory=dict)
     """The same, before the present coordinator started."""
+    in_vain: dict[str, float] = field(default_factory=dict)
+    """Worker → for how long former coordinators have listened since one heard it last."""
+    obstructed: dict[str, float] = field(default_factory=dict)
+    """Host → until when anything but the death of a coordinator stood in its way."""
     heard: dict[str, tuple[float, float]] = field(default_factory=dict)
     """Worker → when the coordinator last read a frame of it, and when the one before."""
     decided: tuple[float, dict[str, tuple[float, float]]] = (0.0, {})
@@ -69,6 +73,18 @@ class Records:
         """A turn was decided, and goes to the store."""
         self.decided = (now, dict(self.heard))
 
+    def obstruct(self, host: str, until: float) -> None:
+        """Something stands in the way of a host, and it may take a while to find its way again."""
+        self.obstructed[host] = max(self.obstructed.get(host, 0.0), until)
+
+    def ended_coordinator(self, now: float) -> None:
+        """A coordinator dies: note for how long it had listened to whom in vain."""
+        # Whoever is not heard now keeps what former ones have listened.
+        for worker, (heard, _) in self.heard.items():
+            before = self.in_vain.get(worker, 0.0) if heard < self.coordinator_since else 0.0
+            since = max(heard, self.coordinator_since)
+            self.in_vain[worker] = before + now - since - self._frozen(since, now, 0.0)
+
     def started_coordinator(self, now: float) -> None:
         """A coordinator begins to live."""
         self.coordinator_since = now
@@ -87,8 +103,12 @@ class Records:
         last, before = heard.get(worker, (0.0, 0.0))
         # What came while the turn was reading its rows, it could not know.
         since = max(last if last < now - DECIDING_SECONDS else before, self.coordinator_since)
+        return now - since - self._frozen(since, now, grain_seconds)
+
+    def _frozen(self, since: float, now: float, grain_seconds: float) -> float:
+        """Return for how long the coordinator was frozen, as far as it may have noticed."""
         spans = [min(end, now) - max(start, since) for start, end in _merged(self.stalls)]
-        return now - since - sum(max(0.0, span - grain_seconds) for span in spans)
+        return sum(max(0.0, span - grain_seconds) for span in spans)
 
 
 def _merged(spans: list[tuple[float, float]]) -> list[tuple[float, float]]:
