@@ -180,8 +180,8 @@ class Scripted:
                 self.submit(session, message)
             case Watch(tasks):
                 self.watch(session, tasks)
-            case SetWanted(ref, task):
-                self.cancel(session, ref, task)
+            case SetWanted(ref, task, _, waiting):
+                self.cancel(session, ref, task, waiting)
             case Ask(ref, question, parameters):
                 self.ask(session, ref, question, parameters)
             case Goodbye():
@@ -260,11 +260,13 @@ class Scripted:
             elif task_id not in self.specs:
                 session.out.append(Refused(task_id, "unknown_task", "no task has this id"))
 
-    def cancel(self, session: Conversation, ref: int, task: TaskId) -> None:
+    def cancel(self, session: Conversation, ref: int, task: TaskId, waiting: bool) -> None:
         state = self.states.get(task, "queued")
         if task in self.ended:
             state = self.ended[task].state.text
             session.out.append(Reply(ref, {"said": "ended", "state": state, "wanted": "run"}))
+        elif state == "running" and waiting:
+            session.out.append(Reply(ref, {"said": "running", "state": state, "wanted": "run"}))
         elif state == "running":
             session.out.append(Reply(ref, {"said": "asked", "state": state, "wanted": "cancel"}))
         else:

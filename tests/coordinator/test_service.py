@@ -723,6 +723,23 @@ def test_a_wish_beside_a_refused_change_is_answered_by_what_is(
     perform(play)
 
 
+def test_a_wish_for_what_waits_leaves_alone_what_a_worker_has() -> None:
+    async def play(stage: Stage) -> None:
+        worker, client = await stage.worker(), await stage.client()
+        await client.keep(held := stage.spec(), waiting := stage.spec())
+        order = await worker.assigned()
+        assert order.task == held.id
+        for ref, spec in enumerate((held, waiting)):
+            await client.send(SetWanted(ref, spec.id, Wanted.CANCEL, waiting=True))
+        said = [(await client.next(Reply)).data for _ in range(2)]
+        assert said[0] == {"said": "running", "state": "running", "wanted": "run"}
+        assert said[1] == {"said": "done", "state": "cancelled", "wanted": "cancel"}
+        assert (await stage.row(held.id)).life.wish == 0
+        assert await worker.hears() == []
+
+    perform(play)
+
+
 def test_a_wish_for_what_ended_in_a_refused_change_is_answered_by_what_is() -> None:
     async def play(stage: Stage) -> None:
         worker, client = await stage.worker(), await stage.client()

@@ -18,14 +18,13 @@ from holdfast.client.exchange import Answer, Exchange
 from holdfast.client.future import Future
 from holdfast.errors import UnknownTaskError
 from holdfast.model.ids import TaskId
-from holdfast.model.messages import Ask, Settled, SetWanted
+from holdfast.model.messages import Settled, SetWanted
 from holdfast.model.outcome import Reason
 from holdfast.model.task import State, Wanted
 from holdfast.observe import logger
 
 AT_ONCE_MAX = 256
 """More than a coordinator answers at once, so that it never waits for us, and few beside them."""
-_WAITING = (State.QUEUED.text, State.PAUSED.text)
 _LOG = logger("client")
 
 
@@ -64,11 +63,13 @@ class Cancelling:
         """Wish a task cancelled: where it is of ours, once it is accepted."""
         self._book.when_kept(task_id, lambda: self._wish(self._book.holder(task_id), answer))
 
-    def _wish(self, task_id: TaskId, answer: Answer, *, counted: bool = True) -> None:
+    def _wish(
+        self, task_id: TaskId, answer: Answer, *, waiting: bool = False, counted: bool = True
+    ) -> None:
         said: Answer = StandardFuture()
         said.add_done_callback(lambda said: self._told(task_id, said, answer))
         self._exchange.begin(
-            lambda ref: SetWanted(ref, task_id, Wanted.CANCEL), said, counted=counted
+            lambda ref: SetWanted(ref, task_id, Wanted.CANCEL, waiting), said, counted=counted
         )
         self._wake()
 
@@ -101,29 +102,13 @@ class Cancelling:
                 self._book.once_kept(future, partial(self._again, future, begun))
                 continue
             self._open += 1
-            if begun:
-                self._wish(future._task_id, self._answer(self._out), counted=False)
-            else:
-                status = self._answer(partial(self._looked, future))
-                question = partial(_status_of, future)
-                self._exchange.begin(question, status, counted=False)
+            answer: Answer = StandardFuture()
+            answer.add_done_callback(self._out)
+            self._wish(future._task_id, answer, waiting=not begun, counted=False)
 
     def _again(self, future: Future[Any], begun: bool) -> None:
         self._line.append((future, begun))
         self._let_in()
-
-    def _answer(self, then: Callable[[Answer], None]) -> Answer:
-        answer: Answer = StandardFuture()
-        answer.add_done_callback(then)
-        return answer
-
-    def _looked(self, future: Future[Any], status: Answer) -> None:
-        if status.exception() is not None or future.done():
-            self._out(status)
-        elif status.result()["state"] in _WAITING:
-            self._wish(future._task_id, self._answer(self._out), counted=False)
-        else:
-            self._out(status)
 
     def _out(self, answer: Answer) -> None:
         """One is seen to: the next may come. Tells at the end how many were refused, and why."""
@@ -145,7 +130,3 @@ class Cancelling:
         if left and not self._ended:
             _LOG.warning("the client ended before %d tasks were cancelled; they may go on", left)
         self._ended = True
-
-
-def _status_of(future: Future[Any], ref: int) -> Ask:
-    return Ask(ref, "status", {"task": future.id})

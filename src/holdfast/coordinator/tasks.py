@@ -129,6 +129,10 @@ def set_wanted(turn: Turn, session: Session, message: SetWanted) -> None:
     if task is None:
         turn.say(session, Reply(message.ref, None, "unknown_task", "no task has this id"))
         return
+    if message.waiting and task.life.state is State.RUNNING:
+        turn.join(message.task)
+        turn.say(session, Reply(message.ref, _answer(task, "running")), about=message.task)
+        return
     wish = _WISHES[message.wanted]
     life, said = lease.wished(task.life, wish, now_ms=turn.now_ms)
     if said is Said.BEING_CANCELLED:
@@ -143,8 +147,12 @@ def set_wanted(turn: Turn, session: Session, message: SetWanted) -> None:
         turn.tell(_STORIES[wish], task)
         if life.state is State.RUNNING:
             tell_wish(turn, task)
-    answer = {"said": said.text, "state": task.life.state.text, "wanted": task.life.wanted.text}
-    turn.say(session, Reply(message.ref, answer), about=message.task)
+    turn.say(session, Reply(message.ref, _answer(task, said.text)), about=message.task)
+
+
+def _answer(task: Task, said: str) -> dict[str, str]:
+    life = task.life
+    return {"said": said, "state": life.state.text, "wanted": life.wanted.text}
 
 
 def tell_wish(turn: Turn, task: Task) -> None:

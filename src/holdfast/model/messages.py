@@ -256,11 +256,15 @@ class Watch(Message, frozen=True, array_like=True, gc=False, tag=32):
 
 
 class SetWanted(Message, frozen=True, array_like=True, gc=False, tag=33):
-    """A wish for one task. Answered by `Reply` with the same `ref`."""
+    """A wish for one task. Answered by `Reply` with the same `ref`.
+
+    With `waiting` it is for a task that no worker has yet; of another one it changes nothing.
+    """
 
     ref: int
     task: TaskId
     wanted: Wanted
+    waiting: bool = False
 
 
 class Ask(Message, frozen=True, array_like=True, gc=False, tag=34):
