@@ -14,7 +14,6 @@ from typing import Any, cast
 
 import uvicorn
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.exceptions import InvalidState
 
 from holdfast.model.limits import FRAME_BYTES_MAX
 from holdfast.transports.asgi import AsgiApp
@@ -51,11 +50,12 @@ class _WebSocket(WebSocketsSansIOProtocol):
     """A connection whose peer may close it while the server stops."""
 
     def shutdown(self) -> None:
-        try:
-            super().shutdown()
-        except InvalidState:
-            # It waits only for what its peer has not read yet; it must not keep the others open.
+        if self.handshake_complete and not self.close_sent and self.conn.state.name != "OPEN":
+            # It waits only for what its peer has not read yet; uvicorn would raise, and leave the
+            # other connections open.
             self.transport.close()
+        else:
+            super().shutdown()
 
 
 async def serve(
