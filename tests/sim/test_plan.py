@@ -142,6 +142,19 @@ def test_in_some_runs_coordinators_alone_die() -> None:
         assert all(fault.at + fault.seconds <= plan.heal_at for fault in deaths)
 
 
+def test_some_plans_have_a_crowd_that_nobody_can_run_at_first() -> None:
+    crowded = 0
+    for plan in map(draw, range(60)):
+        crowd = [task for task in plan.submissions if task.function == "sim:crowd"]
+        behind = [task for task in plan.submissions if task.function == "sim:behind"]
+        crowded += bool(crowd)
+        assert bool(crowd) == bool(behind)
+        assert not crowd or len(crowd) > 64
+        assert {(task.behaviour.do, task.behaviour.ms) for task in crowd} <= {("environment", 1)}
+        assert all(task.at > crowd[0].at for task in behind)
+    assert crowded > 3
+
+
 def test_the_work_of_a_plan_bounds_how_long_it_may_take() -> None:
     for seed in range(20):
         plan = draw(seed)

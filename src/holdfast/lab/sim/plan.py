@@ -7,7 +7,7 @@ a smaller number of faults leaves the tasks as they were, and the other way roun
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from holdfast.lab.sim.charges import CRASHES_MAX, ENVIRONMENT_MAX, OUT_OF_MEMORY_MAX
 from holdfast.lab.sim.misfortunes import (
@@ -142,6 +142,7 @@ def draw(seed: int, *, faults_max: int | None = None) -> Plan:
     if shaken:
         drawn = tremors(tremor, names, marathons[0].at + 1.0)
         heal_at = max(heal_at, drawn[-1].at + drawn[-1].seconds)
+    submissions += _crowd(stream(seed, "crowd"), len(submissions), clients, heal_at)
     if faults_max is not None:
         drawn = drawn[:faults_max]
     return Plan(
@@ -209,6 +210,8 @@ _TREMORS = 0.08
 """In so many of the runs nothing goes wrong but that coordinators die, one after another."""
 _SHAKEN_LEASES = (6.0, 9.0)
 _SHAKEN_LEASE_SECONDS = 10.0
+_CROWDS = 0.15
+_CROWD_TASKS = (70, 90)
 
 
 def _submissions(
@@ -274,6 +277,21 @@ def _marathons(
         _plain(first + number, at, rng.randrange(clients), "sim:marathon", ms)
         for number, ms in enumerate(int(lease_seconds * 1000 * rng.uniform(*leases)) for _ in names)
     )
+
+
+def _crowd(rng: random.Random, first: int, clients: int, heal_at: float) -> tuple[Submission, ...]:
+    """Return many tasks that no worker can run at first, and few that stand behind them in line."""
+    if rng.random() >= _CROWDS:
+        return ()
+    client, at = rng.randrange(clients), rng.uniform(0.0, heal_at * 0.7)
+    lacking = Behaviour("environment", 1, rng.choice((1, 2)))
+    crowd = [
+        replace(_plain(first + number, at, client, "sim:crowd", 1), behaviour=lacking)
+        for number in range(rng.randint(*_CROWD_TASKS))
+    ]
+    behind = first + len(crowd)
+    late = [_plain(behind + n, at + 0.5, client, "sim:behind", rng.randint(1, 3)) for n in range(3)]
+    return (*crowd, *late)
 
 
 def _plain(number: int, at: float, client: int, function: str, ms: int) -> Submission:
