@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from holdfast.core.dispatch import Offer
 from holdfast.core.why import why
@@ -115,13 +116,20 @@ def test_a_task_that_waits_for_a_slot() -> None:
 def test_a_task_that_a_worker_cannot_run() -> None:
     life = Life(
         avoid="a",
-        avoid_until_ms=NOW_MS + 1,
+        avoid_until_ms=NOW_MS + 500,
         used=Charges(environment=2),
         failure=Failure(message="no module named x"),
     )
-    text = "queued: worker north cannot run it: no module named x (tried 2 times"
-    assert told(life, worker("a")) == f"{text}, and there is no other)"
-    assert told(life, worker("a"), worker("b")) == f"{text})"
+    text = "worker north cannot run it: no module named x (tried 2 times"
+    alone = f"queued: {text}, and there is no other); tried again in 0.5 s"
+    assert told(life, worker("a")) == alone
+    later = replace(life, due_ms=life.avoid_until_ms)
+    assert told(later, worker("a")) == alone, "the store remembers it"
+    both = worker("a"), worker("b")
+    assert told(later, *both) == f"queued: {text}); tried again in 0.5 s"
+    assert told(life, *both) == f"queued: no free slot on another worker; {text})"
+    again = replace(life, avoid_until_ms=NOW_MS)
+    assert told(again, *both) == f"queued: no free slot; {text})"
     bare = Life(avoid="a", avoid_until_ms=NOW_MS + 1)
     assert "its environment lacks something" in told(bare, worker("a"))
     assert told(Life(avoid="a", avoid_until_ms=NOW_MS), worker("a")) == "queued: no free slot"

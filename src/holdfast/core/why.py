@@ -43,7 +43,9 @@ def _running(task: Task, names: dict[str, str], now_ms: int) -> str:
 
 def _queued(task: Task, offers: Sequence[Offer], *, now_ms: int, names: dict[str, str]) -> str:
     life, spec = task.life, task.spec
-    if life.due_ms > now_ms:
+    # Where the siding was full, the store remembers when it is tried again.
+    aside = life.due_ms == life.avoid_until_ms
+    if life.due_ms > now_ms and not aside:
         return f"starts in {(life.due_ms - now_ms) / 1000:.1f} s"
     if not offers:
         return "queued: no worker is connected"
@@ -52,11 +54,16 @@ def _queued(task: Task, offers: Sequence[Offer], *, now_ms: int, names: dict[str
         return f"queued: {_unserved(task, offers)}"
     avoided = lease.avoided(life, now_ms)
     able = [offer for offer in serving if offer.identity not in avoided]
-    if not able or life.used.environment:
-        return f"queued: {_unable(task, serving, names)}"
+    if not able or life.due_ms > now_ms:
+        again = f"tried again in {(life.avoid_until_ms - now_ms) / 1000:.1f} s"
+        return f"queued: {_unable(task, serving, names)}; {again}"
     if all(not offer.open for offer in able):
         return "queued: every worker that serves it is draining"
     text = "queued: no free slot"
+    if avoided:
+        return f"{text} on another worker; {_unable(task, serving, names)}"
+    if life.used.environment:
+        return f"{text}; {_unable(task, serving, names)}"
     if life.lease is Lease.LAPSED:
         text += f" (worker {names.get(life.worker, life.worker)} was lost with run {life.fence})"
     return text
