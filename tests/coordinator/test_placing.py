@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from holdfast.coordinator import loading, placing, recalling, state
-from holdfast.core import dispatch
+from holdfast.core import dispatch, siding
 from holdfast.core.dispatch import BEHIND_URGENT_MAX, URGENT_SECONDS
 from holdfast.errors import StoreDoubtError
 from holdfast.model.messages import Accepted, Answered, Assign, Draining, Pull, Recall
@@ -329,6 +329,233 @@ def test_a_lone_worker_is_tried_again_after_a_while() -> None:
         await worker.say()
         await stage.tick(2.0)
         assert (await worker.assigned()).task == spec.id
+
+    perform(play)
+
+
+async def _fail_all(worker: Worker, count: int) -> None:
+    """Have a worker say of so many tasks that it cannot run them, before time goes on."""
+    while count:
+        for message in await worker.hears():
+            if isinstance(message, Assign):
+                await worker.end(message, OutcomeKind.ENVIRONMENT)
+                count -= 1
+
+
+@pytest.mark.usefixtures("_small_windows")
+@pytest.mark.parametrize("restarts", [False, True])
+def test_what_nobody_can_run_now_keeps_nothing_waiting(restarts: bool) -> None:
+    async def play(stage: Stage) -> None:
+        client, worker = await stage.client(), await stage.worker(slots=10)
+        bad = [stage.spec("bad:f", priority=1) for _ in range(200)]
+        for first in range(0, 200, 50):
+            await client.keep(*bad[first : first + 50])
+        await _fail_all(worker, 200)
+        await stage.quiet()
+        kept = stage.coordinator.state
+        assert len(kept.siding) == 200
+        assert kept.tasks == {}, "they are known by name alone"
+        if restarts:
+            await stage.restart()
+            client, worker = await stage.client(), await stage.worker(slots=10)
+            assert await worker.hears() == []
+            assert len(stage.coordinator.state.siding) == 200
+        low, high = stage.spec(), stage.spec(priority=1)
+        await client.keep(low, high)
+        got = [await worker.assigned() for _ in range(2)]
+        assert [order.task for order in got] == [high.id, low.id]
+        text = (await client.ask("why", task=bad[7].id.hex())).data["why"]
+        assert "worker w cannot run it: it did not work (tried 1 times" in text
+        assert text.endswith("tried again in 1.0 s")
+        await worker.say(*(ended(order) for order in got))
+        stage.clock.pass_by(1.0)
+        again = [(await worker.assigned()).task for _ in range(10)]
+        assert again == [spec.id for spec in bad[:10]], "their places in line are what they were"
+
+    perform(play)
+
+
+@pytest.mark.usefixtures("_small_windows")
+def test_a_worker_that_comes_gets_what_the_others_cannot_run_in_order() -> None:
+    async def play(stage: Stage) -> None:
+        client, worker = await stage.client(), await stage.worker("a", slots=10)
+        bad = [stage.spec("bad:f", priority=number % 3) for number in range(150)]
+        await client.keep(*bad)
+        await _fail_all(worker, 150)
+        await stage.quiet()
+        other = await stage.worker("b", slots=200)
+        specs = sorted(bad, key=lambda spec: (-spec.priority, spec.id))
+        assert [(await other.assigned()).task for _ in bad] == [spec.id for spec in specs]
+        assert len(stage.coordinator.state.siding) == 0
+        assert not any(isinstance(message, Assign) for message in await worker.hears())
+
+    perform(play)
+
+
+@pytest.mark.parametrize("concurrent", [False, True])
+def test_who_avoids_much_does_not_wait_for_who_is_busy_with_it(concurrent: bool) -> None:
+    async def play(stage: Stage) -> None:
+        client = await stage.client()
+        a = await stage.worker("a", slots=1, concurrent_slots=1)
+        bad = [stage.spec("bad:f", concurrent=concurrent) for _ in range(100)]
+        await client.keep(*bad)
+        await _fail_all(a, 100)
+        b = await stage.worker("b", slots=1, concurrent_slots=1)
+        order = await b.assigned()
+        good, low = (stage.spec(priority=each, concurrent=concurrent) for each in (0, -1))
+        await client.keep(good, low)
+        assert (await a.assigned()).task == good.id
+        text = (await client.ask("why", task=bad[1].id.hex())).data["why"]
+        assert text.startswith("queued: no free slot on another worker; worker a cannot run it")
+        stage.coordinator.inbox.wake()
+        await stage.quiet()
+        assert not stage.coordinator._look_again, "nobody looks again and again"
+        # Who has room now takes what stands first of all that it may have, in line or beside it.
+        for spec in bad[1:70]:
+            await b.end(order, run_us=1_000_000)
+            order = await b.assigned()
+            assert order.task == spec.id
+        await client.keep(urgent := stage.spec(priority=1, concurrent=concurrent))
+        await b.end(order, run_us=1_000_000)
+        assert (await b.assigned()).task == urgent.id
+        assert low.id not in [*a.held.values(), *b.held.values()]
+
+    perform(play)
+
+
+def test_a_lower_task_does_not_overtake_what_stands_beside_the_line_and_must_be_read() -> None:
+    async def play(stage: Stage) -> None:
+        client, a = await stage.client(), await stage.worker("a", slots=4)
+        bad = [stage.spec("bad:f") for _ in range(150)]
+        await client.keep(*bad)
+        await _fail_all(a, 150)
+        await a.say(Draining())
+        await client.keep(*(low := [stage.spec(priority=-1) for _ in range(50)]))
+        b = await stage.worker("b", slots=200)
+        got = [(await b.assigned()).task for _ in range(200)]
+        assert got == [spec.id for spec in [*bad, *low]]
+
+    perform(play)
+
+
+def test_what_one_worker_must_avoid_another_gets_in_the_same_turn_and_in_order() -> None:
+    async def play(stage: Stage) -> None:
+        client, a = await stage.client(), await stage.worker("a", slots=1)
+        bad = [stage.spec("bad:f") for _ in range(3)]
+        await client.keep(*bad)
+        await _fail_all(a, 3)
+        await stage.quiet()
+        await stage.restart()
+        client = await stage.client()
+        await client.keep(good := stage.spec(), stage.spec())
+        a, b = Worker(stage.dial()), Worker(stage.dial())
+        await a.send(stage.hello("a", slots=1))
+        await b.send(stage.hello("b", slots=3))
+        assert (await a.assigned()).task == good.id
+        assert [(await b.assigned()).task for _ in bad] == [spec.id for spec in bad]
+
+    perform(play)
+
+
+def test_what_stands_beside_the_line_is_found_as_it_is_now() -> None:
+    async def play(stage: Stage) -> None:
+        client, a = await stage.client(), await stage.worker("a", slots=4)
+        specs = [stage.spec() for _ in range(4)]
+        await client.keep(*specs)
+        await _fail_all(a, 4)
+        await stage.quiet()
+        assert (await client.want(specs[0].id, Wanted.CANCEL)).data["said"] == "done"
+        assert (await client.want(specs[1].id, Wanted.PAUSE)).data["said"] == "done"
+        assert (await client.want(specs[2].id, Wanted.PAUSE)).data["said"] == "done"
+        assert (await client.want(specs[2].id, Wanted.RUN)).data["said"] == "done"
+        b = await stage.worker("b", slots=4)
+        assert {(await b.assigned()).task for _ in range(2)} == {specs[2].id, specs[3].id}
+        assert not any(isinstance(message, Assign) for message in await b.hears())
+        await client.want(specs[1].id, Wanted.RUN)
+        assert (await b.assigned()).task == specs[1].id
+        stage.clock.pass_by(1.0)
+        await stage.quiet()
+        assert len(stage.coordinator.state.siding) == 0
+        assert not any(isinstance(message, Assign) for message in await a.hears())
+
+    perform(play)
+
+
+def test_a_row_that_is_gone_leaves_its_place_beside_the_line() -> None:
+    async def play(stage: Stage) -> None:
+        client, a = await stage.client(), await stage.worker("a")
+        await client.keep(spec := stage.spec())
+        await _fail_all(a, 1)
+        await stage.quiet()
+        load = stage.store.inner.load
+
+        async def fewer(tasks: list[Any]) -> list[Any]:
+            return [task for task in await load(tasks) if task.spec.id != spec.id]
+
+        stage.store.load = fewer  # type: ignore[attr-defined]
+        await stage.worker("b")
+        assert len(stage.coordinator.state.siding) == 0
+
+    perform(play)
+
+
+@pytest.mark.parametrize("fault", ["before", "after"])
+@pytest.mark.parametrize("settled", [True, False])
+def test_a_turn_in_doubt_loses_nothing_that_stands_beside_the_line(
+    fault: str, settled: bool
+) -> None:
+    async def play(stage: Stage) -> None:
+        client, a = await stage.client(), await stage.worker("a", slots=2)
+        specs = [stage.spec() for _ in range(20)]
+        await client.keep(*specs)
+        faults = getattr(stage.store, fault)
+        faults.append(StoreDoubtError("the first outcome is decided again"))
+        await _fail_all(a, 20)
+        if settled:
+            await stage.quiet()
+        faults.append(StoreDoubtError("the last outcomes, or the claims, are decided again"))
+        b = await stage.worker("b", slots=20)
+        assert [(await b.assigned()).task for _ in specs] == [spec.id for spec in specs]
+
+    perform(play)
+
+
+def test_tasks_beside_a_line_are_forgotten_with_it_and_found_again() -> None:
+    async def play(stage: Stage) -> None:
+        client, a = await stage.client(), await stage.worker("a")
+        await client.keep(spec := stage.spec())
+        await _fail_all(a, 1)
+        await stage.quiet()
+        await a.leave()
+        await stage.quiet()
+        kept = stage.coordinator.state
+        assert (len(kept.siding), list(kept.lines.unserved)) == (0, ["default"])
+        b = await stage.worker("b")
+        assert (await b.assigned()).task == spec.id
+
+    perform(play)
+
+
+def test_where_the_siding_is_full_the_store_remembers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(siding, "SIDING_TASKS_MAX", 3)
+    monkeypatch.setattr(placing, "_SHUNTS_MAX", 2)
+    monkeypatch.setattr(loading, "_DUE_MAX", 2)
+
+    async def play(stage: Stage) -> None:
+        client, worker = await stage.client(), await stage.worker(slots=10)
+        bad = [stage.spec(priority=1) for _ in range(10)]
+        await client.keep(*bad)
+        orders = [await worker.assigned() for _ in bad]
+        await worker.say(*(ended(order, OutcomeKind.ENVIRONMENT) for order in orders))
+        await client.keep(good := stage.spec())
+        assert (await worker.assigned()).task == good.id
+        assert len(stage.coordinator.state.siding) == 3
+        assert sum([(await stage.row(spec.id)).life.due_ms > 0 for spec in bad]) == 7
+        for spec in bad:
+            text = (await client.ask("why", task=spec.id.hex())).data["why"]
+            assert "and there is no other); tried again in 1.0 s" in text
+        stage.clock.pass_by(1.0)
+        assert {(await worker.assigned()).task for _ in range(9)} < {spec.id for spec in bad}
 
     perform(play)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.client.calls import Options, call_by_name
 from holdfast.errors import NotSerializableError, TaskFailedError
 from holdfast.lab.cluster import is_zombie_or_gone
 from tests.conftest import Eventually
@@ -175,6 +176,23 @@ def test_a_module_that_no_worker_can_import(
     status = fleet.client.status(task)
     assert (status["state"], status["reason"]) == ("failed", "environment")
     assert status["charges"]["environment"] == 6
+
+
+def test_what_no_worker_can_run_keeps_nothing_waiting(
+    start_fleet: StartFleet, eventually: Eventually
+) -> None:
+    fleet = start_fleet()
+    fleet.work("one", "--slots", "2")
+    call = call_by_name("no_such_module_here:run", Options())
+    lacking = [fleet.client.start(call, (), {}) for _ in range(300)]
+    good = fleet.client.submit(bodies.add, 1, 2)
+    # All that is before it is tried once and, it may be, again; the last time is after 31 seconds.
+    assert good.result(15) == 3
+    eventually(
+        "why tells what it waits for",
+        lambda: "and there is no other); tried again in" in fleet.client.why(lacking[-1].id)["why"],
+        within_seconds=8,
+    )
 
 
 def test_a_result_that_does_not_serialise(fleet: Fleet) -> None:

@@ -9,8 +9,9 @@ from msgspec.structs import replace
 from holdfast.coordinator.facts import Ahead, Closed, Death, Hello
 from holdfast.coordinator.reconcile import lapsed_before
 from holdfast.coordinator.sessions import Session, WorkerSession
-from holdfast.coordinator.state import UNSERVED_MIN
+from holdfast.coordinator.state import UNSERVED_MIN, CoordinatorState
 from holdfast.coordinator.turn import Item, Turn
+from holdfast.core.siding import Track
 from holdfast.model.ids import TaskId
 from holdfast.model.limits import WINDOW_LOW_TASKS, WINDOW_TASKS_MAX
 from holdfast.model.messages import Ended, PutCode, SetWanted, Started, Submit, Watch
@@ -19,12 +20,17 @@ from holdfast.ports import Store
 
 _DUE_MAX = 1_000
 _PAGE = WINDOW_TASKS_MAX // 2
+_TRACK_TASKS = 64
+"""Rows that one turn reads of each track that is open to a worker with room."""
 _READS_MAX = 256
 """Lines that one turn reads on, so that a turn has a bound; the next one reads the others."""
 
 
 async def load(turn: Turn, items: Iterable[Item], store: Store) -> None:
-    """Read the tasks that the messages name, the next pages of short lines, and what fell due."""
+    """Read the tasks that the messages name, the next pages of short lines, and what fell due.
+
+    A task that is brought back in line is in its window before pages are read behind it.
+    """
     wanted, keys, code = _named(turn, items)
     if keys:
         for task in await store.load_keys(list(keys)):
@@ -36,7 +42,9 @@ async def load(turn: Turn, items: Iterable[Item], store: Store) -> None:
             turn.loaded[task.spec.id] = task
     if code:
         turn.kept_code = dict.fromkeys(await store.kept_code(list(code)))
+    await _bring_back(turn, store)
     await _fill_lines(turn, store)
+    await _read_siding(turn, store)
     state = turn.state
     if state.next_due_ms and state.next_due_ms <= turn.now_ms:
         turn.due = await store.due(turn.now_ms, limit=_DUE_MAX)
@@ -107,6 +115,47 @@ async def _fill_lines(turn: Turn, store: Store) -> None:
             needs: None for needs in await store.classes() if needs not in state.lines.lines
         }
         state.unserved_max = UNSERVED_MIN + 2 * len(state.lines.unserved)
+
+
+async def _bring_back(turn: Turn, store: Store) -> None:
+    """Stand the tasks in their lines again that no worker has to avoid any more."""
+    siding = turn.state.siding
+    due = siding.due(turn.now_ms, limit=_DUE_MAX)
+    if not due:
+        return
+    rows = await store.load([TaskId(task_id) for task_id in due])
+    for task_id in due:
+        siding.take(task_id)
+    for task in rows:
+        turn.state.back_in_line(task)
+    turn.unread |= len(due) == _DUE_MAX
+
+
+async def _read_siding(turn: Turn, store: Store) -> None:
+    """Read the first tasks beside the lines that some worker with room may have before others."""
+    state = turn.state
+    wanted = [
+        task_id
+        for track in state.siding.tracks()
+        if _comes_first(state, track)
+        if any(track.is_open_to(offer) for offer in state.crew.serving(track.needs))
+        for _, task_id in track.first(_TRACK_TASKS)
+        if task_id not in state.tasks and task_id not in turn.loaded
+    ]
+    if not wanted:
+        return
+    for task in await store.load([TaskId(task_id) for task_id in wanted]):
+        turn.loaded[task.spec.id] = task
+    for task_id in wanted:
+        if task_id not in turn.loaded:
+            state.siding.take(task_id)
+
+
+def _comes_first(state: CoordinatorState, track: Track) -> bool:
+    """Whether what stands first on a track comes before its line."""
+    line = state.lines.lines.get(track.needs)
+    ahead, first = line.head() if line is not None else None, track.head()
+    return ahead is None or (first is not None and first < ahead)
 
 
 def make_due_claimable(turn: Turn) -> None:

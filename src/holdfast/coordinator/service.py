@@ -134,9 +134,9 @@ class Coordinator:
             await self._turn(self.inbox.gather(), placing=True)
         if len(self.inbox):
             self.inbox.wake()
-        due_ms = self.state.next_due_ms
-        if due_ms:
-            self.inbox.wake_in((due_ms - self.clock.wall_ms()) / 1000)
+        for due_ms in (self.state.next_due_ms, self.state.siding.next_ms):
+            if due_ms:
+                self.inbox.wake_in((due_ms - self.clock.wall_ms()) / 1000)
 
     async def recover(self) -> None:
         """Read what was running; give back the time in which nobody listened."""
@@ -162,9 +162,9 @@ class Coordinator:
 
     def _work_waits(self) -> bool:
         state = self.state
-        return bool(state.lines.lines) or bool(
-            state.next_due_ms and state.next_due_ms <= self.clock.wall_ms()
-        )
+        now_ms = self.clock.wall_ms()
+        times = (state.next_due_ms, state.siding.next_ms)
+        return bool(state.lines.lines) or any(0 < due_ms <= now_ms for due_ms in times)
 
     # One turn.
 

@@ -14,6 +14,7 @@ from holdfast.coordinator.facts import Death
 from holdfast.coordinator.sessions import ClientSession, WorkerSession
 from holdfast.core.dispatch import Crew, Line, Lines, Offer, Pace, Urgency, weight
 from holdfast.core.session import Admission, Known, admit
+from holdfast.core.siding import Siding
 from holdfast.model.ids import TaskId
 from holdfast.model.messages import WorkerHello
 from holdfast.model.task import Lease, State, Task, needs_of, rank_of
@@ -39,6 +40,7 @@ class CoordinatorState:
         self.held: dict[str, dict[bytes, None]] = {}
         """Worker identity → the running tasks whose lease it holds."""
         self.lines = Lines()
+        self.siding = Siding()
         self.crew = Crew()
         self.pace = Pace()
         self.urgency = Urgency()
@@ -203,6 +205,14 @@ class CoordinatorState:
         for task_id in line.fill(entries, more=more):
             self.tasks[task_id] = tasks[TaskId(task_id)]
 
+    def back_in_line(self, task: Task) -> None:
+        """Stand a task, as it was just read, in its line again: it may be tried by all."""
+        spec, needs = task.spec, needs_of(task.spec)
+        if task.life.state is not State.QUEUED or task.life.due_ms:
+            return
+        if self.lines.new(needs).push(rank_of(spec), spec.id, weight(spec)):
+            self.tasks[spec.id] = task
+
     def watch(self, session: ClientSession, task_id: bytes) -> None:
         """Tell this client when the task is settled."""
         if task_id not in session.watched:
@@ -241,12 +251,14 @@ class CoordinatorState:
             self.reporters.pop(identity, None)
 
     def forget_cut(self) -> None:
-        """Forget the tasks that left a window because it was too long."""
+        """Forget the tasks that left a window because it was too long, or for the siding."""
         cut = self.lines.stock.cut
-        for line, task_id in cut:
+        for task_id in cut:
             task = self.tasks.get(task_id)
-            waits = task is not None and task.life.state is State.QUEUED
-            if waits and task_id not in line.held:
+            if task is None or task.life.state is not State.QUEUED:
+                continue
+            # Since a turn that was undone, it may stand in another line of its class.
+            if not self.waits(task):
                 del self.tasks[task_id]
         cut.clear()
 
@@ -257,7 +269,11 @@ class CoordinatorState:
             self.lines.line(needs)
 
     def release_unserved(self) -> None:
-        """Drop the windows of classes that no present worker serves."""
+        """Drop the windows of classes that no present worker serves, and what is beside them."""
+        for needs in self.siding.classes():
+            if not self.crew.served(needs):
+                self.siding.forget(needs)
+                self.lines.forget(needs)
         for needs, line in list(self.lines.lines.items()):
             if not self.crew.served(needs):
                 for task_id in line.held:

@@ -1,9 +1,9 @@
 """One turn on paper: what was decided, on an overlay over the cache, and what is to be said.
 
 No task, lease or worker row changes before the commit of `changes_to_commit`; what a turn wants
-said is said by the service afterwards, and only for what was accepted. Two things are changed
-ahead, and put back by `undo` or `without`: the windows of waiting tasks, and in offers the leases
-of claims.
+said is said by the service afterwards, and only for what was accepted. Three things are changed
+ahead, and put back by `undo` or `without`: the windows of waiting tasks, the siding beside them,
+and in offers the leases of claims.
 
 What else deciding writes stays, whether the turn commits or its items are decided once more. None
 of it is a promise, and written twice it is as good as once:
@@ -24,6 +24,7 @@ from holdfast.coordinator.facts import Hello
 from holdfast.coordinator.sessions import ClientSession, Session, WorkerSession
 from holdfast.coordinator.state import CoordinatorState
 from holdfast.core.dispatch import Line, weight
+from holdfast.core.siding import Parked, Track
 from holdfast.model.ids import Entropy, TaskId, Token
 from holdfast.model.limits import ERROR_TEXT_BYTES_MAX
 from holdfast.model.messages import LeaseAnswer, Message, Submit
@@ -101,12 +102,16 @@ class Turn:
         self.due: list[Task] = []
         self.more = False
         self.unread = False
-        """Whether lines are left that this turn did not come to read."""
+        """Whether lines, or tasks beside them, are left that this turn did not come to read."""
+        self.shunts = 0
+        """Tasks that were moved out of their lines."""
         self.look_again_seconds = 0.0
         """When another turn should look for work to recall; 0 for no such need."""
         self.item: Item = PLACING
         self._pushed: list[tuple[Line, bytes]] = []
         self._popped: list[tuple[Line, int, bytes]] = []
+        self._sided: list[tuple[bytes, Parked | None]] = []
+        """Tasks that came to the siding or left it, and what was noted of them before."""
 
     # What is known.
 
@@ -204,11 +209,24 @@ class Turn:
         if task_id not in line.held and line.push(rank_of(task.spec), task_id, weight(task.spec)):
             self._pushed.append((line, task_id))
 
-    def pop(self, line: Line) -> Task | None:
-        """Take the first of a line; None where it is claimable no more."""
-        rank, task_id = line.pop()
-        self._popped.append((line, rank, task_id))
-        return self.get(task_id)
+    def pop(self, source: Line | Track) -> None:
+        """Take away what stands first in a line, or beside one."""
+        if isinstance(source, Line):
+            rank, task_id = source.pop()
+            self._popped.append((source, rank, task_id))
+        elif first := source.head():
+            self._sided.append((first[1], self.state.siding.take(first[1])))
+
+    def shunt(self, source: Line | Track, task: Task, avoids: str) -> Track:
+        """Move what stands first to the track of those that it avoids; return that track."""
+        spec, life = task.spec, task.life
+        self.pop(source)
+        if isinstance(source, Line):
+            self.state.lines.stock.cut.append(spec.id)
+        parked = Parked(rank_of(spec), spec.id, needs_of(spec), avoids, life.avoid_until_ms)
+        track, former = self.state.siding.park(parked)
+        self._sided.append((spec.id, former))
+        return track
 
     def tell(self, kind: str, task: Task, *, detail: str = "") -> None:
         """Add a line to a task's story."""
@@ -284,6 +302,10 @@ class Turn:
             task = self.state.tasks.get(task_id)
             if task is not None and task.life.state is State.QUEUED:
                 line.restore(rank, task_id, weight(task.spec))
+        for task_id, former in reversed(self._sided):
+            self.state.siding.take(task_id)
+            if former is not None:
+                self.state.siding.park(former)
 
     def refused_items(self, receipt: Receipt) -> list[Item]:
         """Return what must be decided again because a row was not as we thought."""

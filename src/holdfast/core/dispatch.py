@@ -239,8 +239,9 @@ class Stock:
         self.lines = 0
         self.touched: dict[str, None] = {}
         """Classes whose line changed: it may be short now, or at its end."""
-        self.cut: list[tuple[Line, bytes]] = []
-        """Tasks that left a window because it was too long; the caller forgets them."""
+        self.cut: list[bytes] = []
+        """Tasks that left a window because it was too long, or for the siding; the caller forgets
+        them."""
 
 
 class Line:
@@ -318,7 +319,7 @@ class Line:
             return
         for _, task in entries[kept:]:
             self._leave(task)
-            self._stock.cut.append((self, task))
+            self._stock.cut.append(task)
         self.tail = self.entries[-1]
         self.more = True
 

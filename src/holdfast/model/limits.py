@@ -52,6 +52,8 @@ WINDOWS_BYTES_MAX = 32 * 1024 * 1024
 """What waits in the windows of all requirement classes together, as `dispatch.weight` weighs it.
 A class gets its equal share, or two tasks, even where others hold all of it: together they stay
 below twice this and two tasks for each class that is served."""
+SIDING_TASKS_MAX = 32_768
+"""Tasks noted beside their lines because workers lately could not run them, of all classes."""
 OUTSTANDING_MAX = 1_024
 """Assignments that one worker may hold beyond what it runs."""
 PAGE_ROWS_MAX = 10_000
