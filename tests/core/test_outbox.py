@@ -8,9 +8,15 @@ from collections import deque
 import pytest
 
 from holdfast.core import outbox as room
-from holdfast.core.outbox import OUTBOX_BYTES_MAX, STARTED_DELAY_SECONDS, Outbox
+from holdfast.core.outbox import OUTBOX_BYTES_MAX, STARTED_DELAY_SECONDS, UNREADY_MAX, Outbox
+from holdfast.core.peer import HELLO_HELD_MAX
 from holdfast.core.wire import Wire
-from holdfast.model.limits import FRAME_BYTES_MAX
+from holdfast.model.limits import (
+    CONCURRENT_SLOTS_MAX,
+    FRAME_BYTES_MAX,
+    OUTSTANDING_MAX,
+    SLOTS_MAX,
+)
 from holdfast.model.messages import (
     CodeWanted,
     Draining,
@@ -313,6 +319,41 @@ def test_a_full_outbox_says_so(outbox: Outbox) -> None:
     assert outbox.full
     outbox.answered(token(number), Answer.SETTLED)
     assert not outbox.full
+
+
+def test_no_more_is_unready_than_a_hello_names_beside_all_leases(outbox: Outbox) -> None:
+    for slots in (1, SLOTS_MAX):
+        assert UNREADY_MAX + max(slots, OUTSTANDING_MAX) + CONCURRENT_SLOTS_MAX <= HELLO_HELD_MAX
+    for number in range(UNREADY_MAX):
+        outbox.ended(ended(number), STORE, ready=False)
+        outbox.ended(ended(10_000 + number), STORE)
+        outbox.ended(ended(20_000 + number), OTHER, ready=False)
+    assert not outbox.full
+    outbox.ended(ended(UNREADY_MAX), STORE, ready=False)
+    assert outbox.full
+    outbox.ready(ended(3))
+    assert not outbox.full
+    outbox.ended(ended(3), STORE, ready=False)
+    assert outbox.full
+    assert outbox.answered(token(3), Answer.SETTLED) is not None
+    assert not outbox.full
+
+
+def test_what_its_store_told_to_stop_is_said_without_its_result(outbox: Outbox) -> None:
+    result = Payload(Encoding.JSON, digest=b"d", size_bytes=9)
+    message = Ended(task(1), token(1), OutcomeKind.SUCCEEDED, result)
+    outbox.ended(message, STORE, ready=False)
+    outbox.ended(ended(2), OTHER, ready=False)
+    outbox.ended(ended(3), STORE)
+    outbox.rejoin(STORE)
+    outbox.welcomed(STORE)
+    assert outbox.answered(token(1), Answer.STOP) is None
+    assert outbox.unwanted(token(1)) == message
+    assert not outbox.rests(b"d")
+    assert take(outbox) == [Ended(task(1), token(1), OutcomeKind.STOPPED)]
+    assert [outbox.unwanted(token(number)) for number in (1, 2, 3, 4)] == [None] * 4
+    assert outbox.answered(token(1), Answer.SUPERSEDED) is not None
+    assert not outbox.has(token(1))
 
 
 def test_an_outcome_too_large_for_a_frame_loses_its_comforts() -> None:

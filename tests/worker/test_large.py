@@ -9,7 +9,7 @@ import pytest
 
 from holdfast.core.peer import PeerState
 from holdfast.errors import BlobMissingError, ChannelClosedError, StoreFullError
-from holdfast.model.messages import Draining, Ended, Goodbye, Started
+from holdfast.model.messages import Answered, Draining, Ended, Goodbye, Started
 from holdfast.model.outcome import Answer, Encoding, OutcomeKind, Payload
 from holdfast.model.task import Phase
 from holdfast.worker.results import TRIES_MAX
@@ -213,6 +213,43 @@ def test_a_result_whose_lease_was_taken_away_leaves_nothing_behind() -> None:
         await asyncio.sleep(1)
         assert (stage.files.files, stage.files.shelf) == ({}, {})
         assert stage.guard.named("done") == [1]
+
+    play(scene)
+
+
+def test_a_result_that_its_store_wants_no_more_takes_no_place_of_others() -> None:
+    """The store has no room, and the task went elsewhere: it must not be named in all hellos."""
+
+    async def scene(stage: Stage) -> None:
+        await Large.ended(stage, cut_off=True)
+        await stage.spool.holds(1)
+        stage.files.failures = [StoreFullError("no room")] * 100
+        stage.coordinator.down = False
+        again = await stage.welcomed(said(1, Answer.STOP), epoch=2)
+        message = await again.hear_ended(1, OutcomeKind.STOPPED)
+        assert message.result is None
+        assert stage.files.shelf == {}
+        await again.say(Answered(task(1), token(1), Answer.SUPERSEDED))
+        await stage.spool.holds(0)
+        assert not stage.agent.occupied
+
+    play(scene)
+
+
+def test_nothing_starts_while_too_many_results_wait_for_the_store(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("holdfast.core.outbox.UNREADY_MAX", 0)
+
+    async def scene(stage: Stage) -> None:
+        stage.files.failures = [StoreFullError("no room")] * 10
+        large = await Large.ended(stage)
+        await asyncio.sleep(1)
+        await large.session.assign(2)
+        await asyncio.sleep(1)
+        assert 2 not in stage.engine.runs
+        stage.files.failures.clear()
+        await stage.engine.did("hand", 2)
 
     play(scene)
 

@@ -13,9 +13,11 @@ was not answered is named in the hello, and not said again as a message. Where a
 other stores, and is said again when its own store welcomes this worker. An outcome whose large
 result is not yet in the blob store is *unready*: kept, spooled, but not said; its result is owed to
 the store that gave the lease, and to no other. A hello names both as leases that run, so that the
-store that gave them does not take them for lost.
+store that gave them does not take them for lost. Where that store tells to stop one, its token
+writes no more: nobody wants the result, and the outcome is said without it, to be answered.
 
-The outbox never drops an outcome. Its bound is that the shell hands out no more work while `full`.
+The outbox never drops an outcome. Its bound is that the shell hands out no more work while `full`:
+too many bytes, or too many unready ones for a hello to name beside all that may be leased.
 """
 
 from __future__ import annotations
@@ -27,14 +29,17 @@ from collections.abc import Sequence
 import msgspec
 from msgspec.structs import replace
 
-from holdfast.core.peer import NO_STORE, Origin
+from holdfast.core.peer import HELLO_HELD_MAX, NO_STORE, Origin
 from holdfast.core.wire import FRAME_ROOM_BYTES, MESSAGE_BYTES, size_of
 from holdfast.model.ids import TaskId, Token
 from holdfast.model.limits import (
+    CONCURRENT_SLOTS_MAX,
     ERROR_TEXT_BYTES_MAX,
     EVIDENCE_BYTES_MAX,
     HELLO_BYTES_MAX,
     MESSAGES_PER_FRAME_MAX,
+    OUTSTANDING_MAX,
+    SLOTS_MAX,
 )
 from holdfast.model.messages import (
     CodeWanted,
@@ -51,6 +56,9 @@ from holdfast.model.words import Word
 
 OUTBOX_BYTES_MAX = HELLO_BYTES_MAX // 2
 """From here on no new work is handed out; what is in the lanes already still fits a hello."""
+UNREADY_MAX = HELLO_HELD_MAX - max(OUTSTANDING_MAX, SLOTS_MAX) - CONCURRENT_SLOTS_MAX
+"""Unready outcomes from which on no new work is handed out: what a store may lease at once is named
+in a hello beside them."""
 HELLO_OUTCOMES_BYTES_MAX = HELLO_BYTES_MAX * 3 // 4
 STARTED_DELAY_SECONDS = 0.025
 """Longer than an order waits in a lane before it is taken back (`lanes.BLOCKED_SECONDS`): of short
@@ -88,6 +96,7 @@ class Outbox:
         "_resent",
         "_starts",
         "_store",
+        "_unready",
         "_unspooled",
         "bytes",
     )
@@ -96,6 +105,7 @@ class Outbox:
         self._store = NO_STORE
         self._entries: dict[Token, Entry] = {}
         self._unspooled: dict[Token, Entry] = {}
+        self._unready: dict[Token, Entry] = {}
         self._queued: dict[Token, Entry] = {}
         self._starts: dict[Token, tuple[float, TaskId]] = {}
         self._resent: dict[Token, TaskId] = {}
@@ -119,6 +129,8 @@ class Outbox:
 
         What waits for another store was bounded when that one gave the work, and fills no hello.
         """
+        if len(self._unready) > UNREADY_MAX and len(self.unready()) > UNREADY_MAX:
+            return True
         if self.bytes <= OUTBOX_BYTES_MAX:
             return False
         foreign = sum(
@@ -169,6 +181,8 @@ class Outbox:
         self.bytes += size
         if ready:
             self._queue(token, entry)
+        else:
+            self._unready[token] = entry
 
     def restore(self, outcomes: Sequence[Ended], origin: Origin, *, ready: bool = True) -> None:
         """Take in outcomes that a former incarnation spooled; the first hello names them."""
@@ -294,28 +308,34 @@ class Outbox:
 
     def ready(self, message: Ended) -> None:
         """The large result of an unready outcome is durable in the blob store: say it."""
-        entry = self._entries.get(message.token)
-        if entry is not None and entry.stand is Stand.UNREADY:
+        entry = self._unready.pop(message.token, None)
+        if entry is not None:
             entry.ended = message
             self.not_started(message.token)
             self._queue(message.token, entry)
 
+    def unwanted(self, token: Token) -> Ended | None:
+        """The present store told to stop a lease: return its unready outcome, where it gave that.
+
+        Its result is not to be stored any more. What is said instead is only there to be answered,
+        and harmless were it accepted.
+        """
+        entry = self._unready.get(token)
+        if entry is None or entry.origin != self._store:
+            return None
+        ended = entry.ended
+        self.ready(Ended(ended.task, token, OutcomeKind.STOPPED))
+        return ended
+
     def unready(self) -> list[Ended]:
         """Return the outcomes whose large results the present store has to get first."""
-        return [
-            entry.ended
-            for entry in self._entries.values()
-            if entry.stand is Stand.UNREADY and entry.origin == self._store
-        ]
+        unready = self._unready.values()
+        return [entry.ended for entry in unready if entry.origin == self._store]
 
     def rests(self, digest: bytes) -> bool:
         """Return whether an unready outcome, of whatever store, has the result of this digest."""
-        return any(
-            entry.stand is Stand.UNREADY
-            and entry.ended.result is not None
-            and entry.ended.result.digest == digest
-            for entry in self._entries.values()
-        )
+        results = (entry.ended.result for entry in self._unready.values())
+        return any(result is not None and result.digest == digest for result in results)
 
     @property
     def has_unspooled(self) -> bool:
@@ -351,6 +371,7 @@ class Outbox:
         if entry is not None:
             self.bytes -= entry.size_bytes
             self._queued.pop(token, None)
+            self._unready.pop(token, None)
             self._unspooled.pop(token, None)
 
 

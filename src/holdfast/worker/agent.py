@@ -21,6 +21,7 @@ from holdfast.core.peer import Heard, Offer, Origin, Peer, PeerState, check_slot
 from holdfast.errors import ConfigurationError
 from holdfast.model.ids import Entropy
 from holdfast.model.messages import ToWorker, WorkerWelcome
+from holdfast.model.outcome import Answer
 from holdfast.observe import Counters, TaskSet, logger
 from holdfast.ports import Clock, Dialer, Engine, Guard, Spool, WorkerHome
 from holdfast.worker.alarm import Alarm
@@ -271,6 +272,8 @@ class Agent:
             entry = self._outbox.answered(token, answer)
             if entry is not None:
                 done.append(entry)
+            elif answer is Answer.STOP:
+                self._results.unwanted(token)
         if done:
             self._backup.answered(done)
 

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from holdfast.core.outbox import Outbox
 from holdfast.core.peer import Origin
 from holdfast.errors import IndefiniteError, StoreFullError
+from holdfast.model.ids import Token
 from holdfast.model.messages import Ended
 from holdfast.model.outcome import Encoding, Failure, OutcomeKind, Payload
 from holdfast.observe import TaskSet, logger
@@ -120,6 +121,12 @@ class Results:
         """Forget a result whose outcome nobody wants any more."""
         if not stored.ready:
             self._tidy(stored.ended)
+
+    def unwanted(self, token: Token) -> None:
+        """Keep no result for an outcome that its store will not accept any more."""
+        ended = self._outbox.unwanted(token)
+        if ended is not None:
+            self._tidy(ended)
 
     def clear(self) -> None:
         """Begin to store what rests on the shelf for the present store, where anything does."""
