@@ -2,10 +2,11 @@
 
 The spool is one file that only grows: a magic, then records of (length, CRC-32, MessagePack). What
 does not verify is skipped, up to the next record that does: a bad spot costs what it hit, and
-nothing behind it. Only what follows the last good record, the torn tail that a crash leaves, is cut
-off before the next append. Answered outcomes are forgotten in memory; the file is emptied when all
-are answered, and written anew when most of it is answered. A crash in between only means that an
-outcome is delivered twice, which is harmless: it is idempotent by its token.
+nothing behind it; one in the magic costs nothing, unless the file names another version now. Only
+what follows the last good record, the torn tail that a crash leaves, is cut off before the next
+append. Answered outcomes are forgotten in memory; the file is emptied when all are answered, and
+written anew when most of it is answered. A crash in between only means that an outcome is delivered
+twice, which is harmless: it is idempotent by its token.
 
 The shelf is a directory of large results, each under its SHA-256. What the spool does not name when
 it is loaded is removed from there: nobody will ever ask for it.
@@ -16,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import re
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -37,6 +39,7 @@ RECORD_BYTES_MAX = 1024 * 1024
 COPY_BYTES = 1024 * 1024
 
 _MAGIC = b"holdfast spool 1\n"
+_VERSION = re.compile(rb"holdfast spool [1-9][0-9]*\n")
 _HEAD = struct.Struct(">II")
 _MARK = b"\x01\xc4\x10"
 """What follows the first byte of each encoded outcome: its tag, and the head of its task's id."""
@@ -72,7 +75,9 @@ class FileSpool:
         except FileNotFoundError:
             data = b""
         if not _MAGIC.startswith(data[: len(_MAGIC)]):
-            raise StoreVersionError(f"{self._path} is not a spool that this release can read")
+            if not _is_ours(data):
+                raise StoreVersionError(f"{self._path} is not a spool that this release can read")
+            _LOG.error("the head of the spool does not verify; its records are read all the same")
         records, self._end = _records(data)
         if self._end < len(data):
             _LOG.warning("the spool's last %d bytes are torn; cut off", len(data) - self._end)
@@ -213,12 +218,21 @@ def _record(ended: Ended) -> bytes:
     return _HEAD.pack(len(body), zlib.crc32(body)) + body
 
 
+def _is_ours(data: bytes) -> bool:
+    """Return whether a file with another head is a spool of this version, with a bad spot there.
+
+    It has a record that verifies, and does not name another version.
+    """
+    named = _VERSION.match(data)
+    return named is None and _next_good(data, len(_MAGIC)) >= 0
+
+
 def _records(data: bytes) -> tuple[list[Ended], int]:
     """Return the outcomes of the good records, and where the last of these ends.
 
     What is skipped between them is said.
     """
-    if not data.startswith(_MAGIC):
+    if len(data) < len(_MAGIC):
         return [], 0
     decoder = msgspec.msgpack.Decoder(Ended)
     view = memoryview(data)
