@@ -16,6 +16,7 @@ from holdfast.engines.reporting import LOOP_ENDED_EXIT, LOST_EXIT
 from holdfast.model.outcome import OutcomeKind
 from holdfast.ports import LaneDeath
 from tests.engines.rig import Rig, is_alive, parent_of
+from tests.engines.test_evidence import counting
 from tests.engines.test_process import play
 
 STATUS = 9
@@ -56,6 +57,30 @@ def test_a_crash_costs_its_own_lane_only(
         if body == "segfault":
             assert "Segmentation fault" in death.last_words
             assert "in segfault" in death.last_words
+
+    play(tmp_path, scene)
+
+
+@pytest.mark.parametrize("when", ["before its birth", "long ago", "just now"])
+def test_memory_ran_out_where_the_kernel_killed_of_late(tmp_path: Path, when: str) -> None:
+    """What a task has started may have been killed for it, while its child lived on."""
+
+    async def scene(rig: Rig) -> None:
+        evidence, kill = counting(tmp_path / "group")
+        rig.engine._oom = evidence
+        if when == "before its birth":
+            await rig.run("nothing")
+            kill()
+            rig.start("exit_now", STATUS)
+            assert not (await rig.death()).out_of_memory
+        await rig.run("nothing")
+        if when != "before its birth":
+            kill()
+        if when == "long ago":
+            evidence.look()
+            evidence.look()
+        rig.start("kill_self")
+        assert (await rig.death()).out_of_memory == (when == "just now")
 
     play(tmp_path, scene)
 

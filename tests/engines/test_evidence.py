@@ -1,11 +1,36 @@
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from holdfast.engines.evidence import OomEvidence, Tail
 from holdfast.model.limits import EVIDENCE_BYTES_MAX
+
+Counted = tuple[OomEvidence, Callable[[], None]]
+
+
+@pytest.fixture
+def counted(tmp_path: Path) -> Counted:
+    """Return the evidence of a memory cgroup, and what the kernel does when memory runs out."""
+    return counting(tmp_path)
+
+
+def counting(folder: Path) -> Counted:
+    """Make a memory cgroup in a folder."""
+    proc, counter = folder / "proc", folder / "cgroups" / "memory.events"
+    (proc / "self").mkdir(parents=True)
+    (proc / "self" / "cgroup").write_text("0::/\n", encoding="utf-8")
+    counter.parent.mkdir()
+    counter.write_text("oom_kill 7\n", encoding="ascii")
+
+    def kill() -> None:
+        kills = int(counter.read_text(encoding="ascii").split()[1])
+        counter.write_text(f"oom_kill {kills + 1}\n", encoding="ascii")
+
+    return OomEvidence(proc=proc, cgroups=folder / "cgroups"), kill
 
 
 def test_a_tail_keeps_the_end_within_its_bound() -> None:
@@ -51,6 +76,52 @@ def test_kills_of_both_versions_are_counted(
     assert not evidence.grew()
     counter.write_text(text, encoding="ascii")
     assert not evidence.grew(), "it could not be read for a while, and that is all"
+
+
+def test_what_grew_long_ago_or_before_a_birth_says_nothing(counted: Counted) -> None:
+    evidence, kill = counted
+    kill()
+    evidence.look()
+    assert evidence.grew(), "a death is told of a moment later"
+    kill()
+    evidence.look()
+    evidence.look()
+    assert not evidence.grew()
+    kill()
+    born = evidence.count()
+    assert not evidence.grew(born)
+    born = evidence.count()
+    kill()
+    evidence.look()
+    assert evidence.grew(born)
+    assert not evidence.grew(born)
+
+
+def test_it_is_looked_at_from_time_to_time(
+    counted: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("holdfast.engines.evidence.LOOK_SECONDS", 0.01)
+    evidence, kill = counted
+    kill()
+
+    async def main() -> None:
+        twice = asyncio.Event()
+        looked: list[None] = []
+        look = evidence.look
+
+        def noted() -> None:
+            look()
+            looked.append(None)
+            if len(looked) == 2:
+                twice.set()
+
+        monkeypatch.setattr(OomEvidence, "look", lambda _: noted())
+        evidence.watch()
+        await asyncio.wait_for(twice.wait(), 10)
+        evidence.close()
+
+    asyncio.run(main())
+    assert not evidence.grew()
 
 
 def test_without_a_group_there_is_no_evidence(tmp_path: Path) -> None:

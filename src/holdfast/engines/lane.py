@@ -67,6 +67,7 @@ class Life:
         "handed",
         "killed",
         "lane",
+        "oom_kills",
         "pid",
         "pidfd",
         "printed",
@@ -80,6 +81,8 @@ class Life:
         self.serial = serial
         self.pid = 0
         self.pidfd = -1
+        self.oom_kills = 0
+        """How many processes the kernel had killed for want of memory when it was born."""
         self.handed: dict[Token, str] = {}
         """What has no outcome yet, with the file of its function where it has one."""
         self.begun_any = False

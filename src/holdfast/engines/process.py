@@ -121,6 +121,7 @@ class ProcessEngine:
                 left_behind.unlink()
         self._listener = listener
         self._down = False
+        self._oom.watch()
         self._tree.plant()
         self._failures = [0] * (lanes + 1)
         self._lives = [None] * (lanes + 1)
@@ -185,6 +186,7 @@ class ProcessEngine:
         Without a farewell the guard tells of it as of a sudden death.
         """
         self._down = True
+        self._oom.close()
         self._stop_timers()
         await self._tree.close(farewell=farewell)
         for life in self._by_serial.values():
@@ -268,7 +270,7 @@ class ProcessEngine:
             return
         if pidfd < 0:
             raise OSError(errno.EMFILE, "a child came without its pidfd: there was no room for it")
-        life.pid, life.pidfd = forked.pid, pidfd
+        life.pid, life.pidfd, life.oom_kills = forked.pid, pidfd, self._oom.count()
         self._watch(pidfd, self._ended, life)
         if life.killed or life.garbled:
             life.kill()
@@ -367,7 +369,7 @@ class ProcessEngine:
                 waiting = fresh.take_over(waiting)
         if waiting or not retired:
             by_us = life.killed and code == -signal.SIGKILL
-            memory = code == -signal.SIGKILL and not by_us and self._oom.grew()
+            memory = code == -signal.SIGKILL and not by_us and self._oom.grew(life.oom_kills)
             death = life.death(begun, waiting, code, out_of_memory=memory)
             self._listener.lane_died(life.lane, death)
         elif was_full:
