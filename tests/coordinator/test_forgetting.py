@@ -158,7 +158,7 @@ def test_a_forgotten_worker_brings_what_its_tokens_allow() -> None:
         await late.until_closed()
         peer = Worker(stage.dial())
         await peer.send(stage.hello("old", incarnation=1, number=9))
-        assert (await peer.next(Goodbye)).code == "late_hello"
+        assert (await peer.next(Goodbye)).code == "outlived"
 
     perform(play)
 

@@ -173,7 +173,8 @@ def test_a_spool_that_fails_at_the_end_does_not_keep_the_goodbye_back(broken: Ex
 
 
 @pytest.mark.parametrize("before", [False, True])
-def test_a_name_that_another_has_is_for_the_operator(before: bool) -> None:
+@pytest.mark.parametrize("code", ["name_taken", "outlived"])
+def test_what_no_redial_mends_is_for_the_operator(before: bool, code: str) -> None:
     async def scene(stage: Stage) -> None:
         running = stage.start()
         if before:
@@ -183,8 +184,8 @@ def test_a_name_that_another_has_is_for_the_operator(before: bool) -> None:
             session.end.cut()
         session = await stage.coordinator.session()
         await session.hello()
-        await session.say(Goodbye("name_taken", "give --name another"))
-        with pytest.raises(ConfigurationError, match="give --name another"):
+        await session.say(Goodbye(code, "give another"))
+        with pytest.raises(ConfigurationError, match="give another"):
             await running
         assert stage.engine.closed
         assert list(stage.spool.kept) == ([token(1)] if before else [])

@@ -70,7 +70,8 @@ def hello(
         row.number,
     )
     if verdict is not Admission.WELCOME or late_in_turn:
-        _refuse(turn, session, Admission.LATE if late_in_turn else verdict)
+        newest = max((w.incarnation for w in (same, row) if w is not None), default=0)
+        _refuse(turn, session, Admission.LATE if late_in_turn else verdict, newest=newest)
         return
     # It was heard before, but silence counts from here: in between we may not have listened.
     session.heard = turn.now
@@ -124,11 +125,21 @@ def _pages(
     return tuple(answer for answer in answers if answer.token not in later), late
 
 
-def _refuse(turn: Turn, session: WorkerSession, verdict: Admission) -> None:
+def _refuse(turn: Turn, session: WorkerSession, verdict: Admission, *, newest: int) -> None:
+    """Close the socket of a hello; `newest` is the last life of this worker that was let in."""
     turn.state.refused(session.hello)
+    mine = session.incarnation
     if verdict is Admission.NAME_TAKEN:
         text = f"a worker of another identity has the name {session.name!r}: give --name another"
         goodbye = Goodbye("name_taken", text)
+    elif mine < newest:
+        # None of its hellos will ever be above that; within one life the next one is.
+        text = (
+            f"life {newest} of this worker was let in, and this is life {mine}: its home was "
+            "restored from a backup, or a copy of it is in use; give this worker another --home, "
+            "or remove the file 'identity' in its own"
+        )
+        goodbye = Goodbye("outlived", text)
     else:
         goodbye = Goodbye("late_hello", "a newer hello of this worker was answered")
     turn.count(f"hellos_{goodbye.code}")

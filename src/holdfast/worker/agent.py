@@ -34,8 +34,9 @@ from holdfast.worker.sessions import Sessions
 from holdfast.worker.slots import Printed, Slots
 from holdfast.worker.transfers import PAYLOADS, Shelf, Transfers
 
-NAME_TAKEN = "name_taken"
-"""The code of the goodbye that no redial mends: another worker has our name."""
+FOR_OPERATORS = ("name_taken", "outlived")
+"""The codes of the goodbyes that no redial mends: another worker has our name, or a later life of
+this one was let in."""
 _LOG = logger("worker")
 
 
@@ -124,7 +125,7 @@ class Agent:
         """Serve until drained. Cancelling it is a sudden death: nothing is said or spooled.
 
         Raises what made the worker useless (its guard or its engine is gone), what the spool
-        raised at the end, and ConfigurationError where the coordinator refuses the worker's name.
+        raised at the end, and ConfigurationError where the coordinator refuses it for good.
         """
         inherited = self._world.spool.load()
         for ended in inherited:
@@ -241,7 +242,7 @@ class Agent:
             self.drain(math.inf)
         if heard.goodbye is not None:
             _LOG.warning("the coordinator said goodbye: %s", heard.goodbye.text)
-            if heard.goodbye.code == NAME_TAKEN:
+            if heard.goodbye.code in FOR_OPERATORS:
                 self._leaving.refused(heard.goodbye.text)
 
     def _welcomed(self, welcome: WorkerWelcome) -> None:

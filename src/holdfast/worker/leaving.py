@@ -10,7 +10,8 @@ without an answer are spooled, and it says goodbye.
 
 A failure of ours skips all of that: nothing that we would say or keep could be relied upon. The
 guard, to whom no farewell is said then, tells that we have ended, so that nobody waits for us. What
-only an operator can mend (another worker has our name) ends in good order, and is raised last.
+only an operator can mend (another worker has our name, or our home is an old copy) ends in good
+order, and is raised last.
 
 Owns these stages, and why the worker ended. It never touches an attempt itself: `Leases` does.
 """
