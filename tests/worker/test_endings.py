@@ -242,7 +242,7 @@ def test_a_stranger_outlives_many_sessions_with_another_store() -> None:
     play(scene)
 
 
-def test_of_a_stranger_that_waits_in_a_lane_no_other_store_hears() -> None:
+def test_what_waited_in_a_lane_is_no_stranger_elsewhere() -> None:
     async def scene(stage: Stage) -> None:
         session = await begin(stage)
         await learn(stage, session)
@@ -253,20 +253,19 @@ def test_of_a_stranger_that_waits_in_a_lane_no_other_store_hears() -> None:
         await other.hello()
         unknown = (said(1, Answer.UNKNOWN), said(2, Answer.UNKNOWN))
         await other.welcome(*unknown, epoch=1, store=("store-b", 1))
-        # It is taken back from behind the one that is not as short as it was known to be.
         await asyncio.sleep(0.5)
         assert stage.guard.named("done")[-1] == 2
         stage.engine.end(1)
         await asyncio.sleep(0.5)
-        assert stage.engine.runs == {900: 1, 1: 1, 2: 1}
+        # It has not begun, and the store that gave it takes it back without a charge.
+        assert stage.engine.runs == {900: 1, 1: 1}
         await other.assign(3, concurrent=True)
         assert await other.hear(Started) == started(3)
         other.end.cut()
         own = await stage.coordinator.session()
         hello, _ = await own.hello()
         held = {number_of(each.token): (each.phase, each.stranger) for each in hello.held}
-        strange = (Phase.STARTED, True)
-        assert held == {3: (Phase.STARTED, False), 2: strange, 1: strange}
+        assert held == {3: (Phase.STARTED, False), 1: (Phase.STARTED, True)}
 
     play(scene, slots=1)
 

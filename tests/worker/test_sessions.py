@@ -8,7 +8,10 @@ import pytest
 
 from holdfast.errors import ChannelClosedError
 from holdfast.model.messages import Goodbye
-from tests.worker.kit import End, Stage, begin, play
+from holdfast.model.outcome import Answer
+from holdfast.model.task import Phase
+from tests.core.wording import number_of, said
+from tests.worker.kit import End, Stage, begin, learn, play
 
 
 def test_a_coordinator_that_is_down_is_dialled_again_and_again() -> None:
@@ -63,3 +66,29 @@ def test_a_late_hello_is_said_anew() -> None:
         await stage.welcomed()
 
     play(scene)
+
+
+def test_a_hello_names_as_started_only_what_a_child_has_taken_up() -> None:
+    """A lane has an order ahead, and the session breaks before the lane is seen to be blocked."""
+
+    async def scene(stage: Stage) -> None:
+        session = await begin(stage)
+        await learn(stage, session)
+        await session.assign(1, 2)
+        await stage.engine.did("hand", 2)
+        session.end.cut()
+        again = await stage.coordinator.session()
+        hello, _ = await again.hello()
+        phases = {number_of(each.token): each.phase for each in hello.held}
+        assert phases == {1: Phase.STARTED, 2: Phase.ASSIGNED}
+        assert stage.guard.named("done")[-1] == 2
+        stage.engine.end(1)
+        await asyncio.sleep(1)
+        assert 2 not in stage.engine.runs, "nothing starts before the welcome"
+        await again.welcome(said(2, Answer.KEEP), said(1, Answer.KEEP), epoch=2)
+        await again.hear_ended(1)
+        await stage.engine.did("hand", 2)
+        stage.engine.end(2)
+        await again.hear_ended(2)
+
+    play(scene, slots=1)

@@ -66,8 +66,7 @@ class Agent:
         if not world.dialers:
             raise ConfigurationError("a worker needs a coordinator's URL")
         check_slots(offer)
-        self._offer = offer
-        self._world = world
+        self._offer, self._world = offer, world
         self._clock = clock = world.clock
         self._tasks = tasks = TaskSet(_LOG)
         self._alarm = Alarm(self._wake)
@@ -92,6 +91,7 @@ class Agent:
             clock=clock,
             counters=counters,
             hear=self._hear,
+            take_back=self._take_back,
             wake=wake,
         )
         folder = world.home.path / PAYLOADS
@@ -178,6 +178,9 @@ class Agent:
             self._peer.hear(body, self._heard)
         finally:
             self._wake()
+
+    def _take_back(self) -> None:
+        self._slots.take_back_all(self._clock.monotonic())
 
     def _wake(self) -> None:
         """Have a pass soon; many calls make one."""

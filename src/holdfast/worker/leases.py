@@ -39,12 +39,9 @@ class Phases:
             self._outbox.started(order.task, order.token, now=now)
 
     def taken_back(self, token: Token) -> None:
-        """Note that no child took an order up: it has not started after all.
-
-        A stranger goes on as started: its own store was told so, and no other is to be.
-        """
+        """Note that no child took an order up: it has not started after all."""
         lease = self._peer.leases.get(token)
-        if lease is not None and lease.origin == self._peer.origin:
+        if lease is not None:
             lease.phase = Phase.ASSIGNED
         self._outbox.not_started(token)
 

@@ -26,7 +26,10 @@ _LOG = logger("worker")
 
 
 class Sessions:
-    """The worker's end of all its sessions. `dialers` go by the URL of their coordinator."""
+    """The worker's end of all its sessions. `dialers` go by the URL of their coordinator.
+
+    `take_back` is called before each hello: what no child has taken up is to wait in line.
+    """
 
     __slots__ = (
         "_backup",
@@ -39,6 +42,7 @@ class Sessions:
         "_outbox",
         "_peer",
         "_redial",
+        "_take_back",
         "_urls",
         "_wake",
         "url",
@@ -55,6 +59,7 @@ class Sessions:
         clock: Clock,
         counters: Counters,
         hear: Hear,
+        take_back: Callable[[], None],
         wake: Callable[[], None],
     ) -> None:
         self._dialers = dialers
@@ -66,6 +71,7 @@ class Sessions:
         self._clock = clock
         self._counters = counters
         self._hear = hear
+        self._take_back = take_back
         self._wake = wake
         self._link: Link | None = None
         self._draining = False
@@ -131,6 +137,8 @@ class Sessions:
 
     async def _serve(self, channel: Channel) -> None:
         """Serve one session to its end; its channel is closed when this returns."""
+        # What waits in a lane has not begun, and is not to be named as if it had.
+        self._take_back()
         outcomes, owed = self._outbox.rejoin(self._peer.origin)
         hello = self._peer.hello(outcomes=outcomes, owed=owed, draining=self._draining)
         self._link = link = Link(
