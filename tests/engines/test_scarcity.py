@@ -6,15 +6,18 @@ import asyncio
 import os
 import resource
 import signal
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from holdfast.engines import process
+from holdfast.engines import forking, process
 from holdfast.engines.forking import NurseryLink
 from holdfast.engines.lane import Life
+from holdfast.engines.packets import Charge, Exited, Forked, pack
 from holdfast.engines.process import ProcessEngine
 from holdfast.model.outcome import OutcomeKind
 from tests.engines.rig import Rig, parent_of
@@ -107,6 +110,69 @@ def test_a_child_that_was_asked_for_finds_a_place_for_its_pidfd(tmp_path: Path) 
         assert all(life.pidfd >= 0 for life in rig.engine._lives[:2] if life)
 
     play(tmp_path, scene)
+
+
+def test_a_place_that_a_thread_takes_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread opens something whenever a place is given up for a pidfd."""
+    heard: list[tuple[int, int]] = []
+    failures: list[Exception] = []
+    stolen: list[int] = []
+
+    async def main() -> None:
+        link = NurseryLink(
+            forked=lambda forked, pidfd: heard.append((forked.serial, pidfd)),
+            exited=lambda exited: heard.append((exited.serial, -1)),
+            lost=lambda: None,
+            stuck=lambda: None,
+            failed=failures.append,
+        )
+        theirs = socket.socket(fileno=os.dup(link.inherit))
+        link.open()
+        link.fork(charge(1), [])
+        link.fork(charge(2), [])
+
+        def close_and_lose(descriptor: int) -> None:
+            os.close(descriptor)
+            stolen.append(os.dup(0))
+
+        with scarcity():
+            with monkeypatch.context() as patch:
+                patch.setattr(forking, "os", SimpleNamespace(close=close_and_lose, dup=os.dup))
+                link._read()
+                assert stolen == []
+                socket.send_fds(theirs, [pack(Forked(1, 77))], [0])
+                theirs.send(pack(Exited(1, 0)))
+                link._read()
+                assert len(stolen) == 1
+            assert (heard, failures) == ([], [])
+            os.close(stolen.pop())
+            async with asyncio.timeout(10):
+                while len(heard) < 2:  # noqa: ASYNC110 - a callback of the link fills it
+                    await asyncio.sleep(0.01)
+        (first, pidfd), second = heard
+        assert (first, second) == (1, (1, -1))
+        assert os.fstat(pidfd) == os.fstat(0)
+        os.close(pidfd)
+        link.close()
+        theirs.close()
+
+    before = open_descriptors()
+    asyncio.run(main())
+    assert failures == []
+    assert open_descriptors() == before
+
+
+def charge(serial: int) -> Charge:
+    return Charge(
+        serial=serial,
+        lane=0,
+        concurrent=False,
+        results=b"",
+        tasks_max=0,
+        rss_bytes_max=0,
+        follows_sources=False,
+        open_files_max=0,
+    )
 
 
 def test_a_child_that_cannot_be_asked_for_is_asked_for_later(

@@ -1,7 +1,8 @@
 """The supervisor's end of the nursery: asks for children, hears of their beginnings and ends.
 
 Where this process has no descriptors left a child is not asked for, and one that was asked for is
-not lost: a place for its pidfd is kept from then on.
+not lost: a place for its pidfd is kept from then on, and where another thread takes that, what the
+nursery says waits in the socket until there is room.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import errno
 import json
 import os
 import socket
+import struct
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -27,10 +29,11 @@ _BOOT = (
 _MESSAGES_MAX = 64
 """Messages read at one wake-up."""
 _ROOM_SECONDS = 0.05
-"""Until a request is sent again for which the kernel had no room."""
+"""Until a request is sent again for which the kernel had no room, or a child read."""
 LOOK_SECONDS = 5.0
 LOOKS_MAX = 3
 """A nursery that has said nothing of a child at so many looks does not work any more."""
+_DESCRIPTOR = struct.Struct("i")
 _NO_ROOM = (errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -62,6 +65,8 @@ class NurseryLink:
         self._waiting: deque[tuple[bytes, list[int]]] = deque()
         """Requests that found no room: at most one for each lane."""
         self._later: asyncio.TimerHandle | None = None
+        self._deaf: asyncio.TimerHandle | None = None
+        """Set while a child waits to be read for which there was no room."""
         self._unborn: dict[int, int] = {}
         """Children that were asked for and not heard of: serial, and at how many looks."""
         self._looking: asyncio.TimerHandle | None = None
@@ -81,14 +86,14 @@ class NurseryLink:
     def open(self) -> None:
         """Listen; the nursery has its own copy of its end by now."""
         self._theirs.close()
-        asyncio.get_running_loop().add_reader(self._ours, heard, self._failed, self._read)
+        self._listen()
 
     def close(self) -> None:
         """Stop listening, and drop what was asked for."""
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._ours)
         loop.remove_writer(self._ours)
-        for timer in (self._later, self._looking):
+        for timer in (self._later, self._looking, self._deaf):
             if timer is not None:
                 timer.cancel()
         self._ours.close()
@@ -154,22 +159,29 @@ class NurseryLink:
             _close(descriptors)
         loop.remove_writer(self._ours)
 
+    def _listen(self) -> None:
+        asyncio.get_running_loop().add_reader(self._ours, heard, self._failed, self._read)
+
     def _read(self) -> None:
         for _ in range(_MESSAGES_MAX):
-            if self._places:
-                os.close(self._places.pop())
+            # Looked at first: a place is given up for a pidfd, and not for a mere wake-up.
             try:
-                data, descriptors, _, _ = socket.recv_fds(self._ours, REQUEST_BYTES_MAX, 1)
+                data = self._ours.recv(REQUEST_BYTES_MAX, socket.MSG_PEEK)
             except BlockingIOError:
-                self._keep_places()
                 return
             except ConnectionResetError:
-                data, descriptors = b"", []
+                data = b""
             if not data:
                 asyncio.get_running_loop().remove_reader(self._ours)
                 self._lost()
                 return
             message = self._decoder.decode(data)
+            descriptors: list[int] = []
+            if isinstance(message, Forked) and message.pid and not self._receive(descriptors):
+                self._unborn[message.serial] = 0
+                self._listen_later()
+                return
+            self._ours.recv(REQUEST_BYTES_MAX)
             self._unborn.pop(message.serial, None)
             self._keep_places()
             if isinstance(message, Forked):
@@ -177,12 +189,33 @@ class NurseryLink:
             else:
                 self._exited(message)
 
+    def _receive(self, descriptors: list[int]) -> bool:
+        """Add the pidfd of the next message, which stays unread; False where there is no room.
+
+        Another thread may have been faster at the place that was kept.
+        """
+        if self._places:
+            os.close(self._places.pop())
+        # `socket.recv_fds` passes no flags on.
+        room = socket.CMSG_LEN(_DESCRIPTOR.size)
+        _, ancillary, flags, _ = self._ours.recvmsg(REQUEST_BYTES_MAX, room, socket.MSG_PEEK)
+        descriptors += (_DESCRIPTOR.unpack(data)[0] for _, _, data in ancillary)
+        return bool(descriptors) or not flags & socket.MSG_CTRUNC
+
+    def _listen_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._ours)
+        self._deaf = loop.call_later(_ROOM_SECONDS, heard, self._failed, self._listen)
+
     def _keep_places(self) -> None:
-        """Have one descriptor to spare for each child that is to come."""
+        """Have one descriptor to spare for each child that is to come, where there is room."""
         while len(self._places) > len(self._unborn):
             os.close(self._places.pop())
         while len(self._places) < len(self._unborn):
-            self._places.append(os.dup(self._ours.fileno()))
+            try:
+                self._places.append(os.dup(self._ours.fileno()))
+            except OSError:
+                return  # Whose place is missing is read once there is one.
 
 
 def _close(descriptors: Sequence[int]) -> None:
