@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -209,10 +208,14 @@ def test_an_exception_that_does_not_serialise_still_tells(fleet: Fleet) -> None:
 
 
 def test_a_stream_that_nobody_reads_slows_who_prints_and_nobody_else(
-    start_fleet: StartFleet, seen: Seen
+    start_fleet: StartFleet, seen: Seen, eventually: Eventually
 ) -> None:
     fleet = start_fleet(lease_seconds=2.0)
     client, home = fleet.client, fleet.cluster.directory / "unread"
+
+    def state_of(pid: int) -> str:
+        return next((str(each["state"]) for each in client.workers() if each["pid"] == pid), "")
+
     words = ("worker", "--url", fleet.cluster.url, "--home", str(home), "--path", ROOT)
     worker = subprocess.Popen(
         [sys.executable, "-P", "-m", "holdfast", *words, "--slots", "2"],
@@ -235,7 +238,7 @@ def test_a_stream_that_nobody_reads_slows_who_prints_and_nobody_else(
             assert "worker silent" not in [line["what"] for line in client.story(future.id)]
         # The second one asks it not to wait for what runs.
         worker.terminate()
-        time.sleep(0.1)
+        eventually("it leaves", lambda: state_of(worker.pid) == "draining")
         worker.terminate()
         assert worker.wait(10) == 0
     finally:
