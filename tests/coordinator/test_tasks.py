@@ -71,7 +71,7 @@ def test_a_key_finds_what_is_alike_though_its_bytes_differ() -> None:
         assert (await client.next(Accepted)).known == ((specs[1].id, specs[0].id),)
         other = replace(specs[2], likeness=bytes(32) + b"b" * 32, payload=Payload(Encoding.PICKLE))
         await client.submit(other)
-        assert "payload differ" in (await client.next(Refused)).text
+        assert "contents: payload differs" in (await client.next(Refused)).text
         again = replace(specs[0], payload=pickles[1])
         await client.submit(again, again=True)
         assert "the id is known" in (await client.next(Refused)).text
@@ -88,7 +88,7 @@ def test_other_contents_under_a_known_name_are_refused() -> None:
         refused = await client.next(Refused)
         assert refused.code == "key_conflict"
         assert "key 'k'" in refused.text
-        assert "function, priority differ" in refused.text
+        assert "function and priority differ" in refused.text
         changed = stage.spec("m:other")
         changed = type(changed)(spec.id, "m:other", spec.payload, spec.submitted_ms)
         await client.submit(changed, again=True)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from holdfast.core.admission import difference, fault
+from holdfast.core import admission
+from holdfast.core.admission import fault
 from holdfast.model.ids import IdMint
 from holdfast.model.limits import (
     DELAY_MS_MAX,
@@ -92,6 +93,10 @@ def test_what_is_within_the_bounds_is_let_in(fields: dict[str, Any]) -> None:
 )
 def test_what_cannot_be_is_refused_with_the_mend(fields: dict[str, Any], text: str) -> None:
     assert text in fault(replace(SPEC, **fields), now_ms=NOW_MS)
+
+
+def difference(kept: Spec, given: Spec) -> str:
+    return ", ".join(admission.difference(kept, given))
 
 
 @pytest.mark.parametrize(

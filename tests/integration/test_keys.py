@@ -88,11 +88,11 @@ def test_a_script_that_is_run_again_finds_its_tasks(folder: Path) -> None:
     other = run(folder, SCRIPT, seed="4", size="2")
     differing = {key: told for key, told in other.items() if told != first[key]}
     assert differing == {
-        "large": "payload differ",
-        "array": "payload differ",
-        "text twice": "payload differ",
-        "closure": "code differ",
-        "method": "code differ",
-        "partial": "code differ",
-        "function": "payload differ",
+        "large": "payload differs",
+        "array": "payload differs",
+        "text twice": "payload differs",
+        "closure": "code differs",
+        "method": "code differs",
+        "partial": "code differs",
+        "function": "payload differs",
     }

@@ -82,11 +82,18 @@ def _repeated(turn: Turn, session: ClientSession, spec: Spec, known: Task) -> No
     differs = admission.difference(known.spec, spec)
     if differs:
         name = f"key {spec.key!r}" if known.spec.id != spec.id else "id"
-        text = f"the {name} is known with other contents: {differs} differ"
+        text = f"the {name} is known with other contents: {_differ(differs)}"
         turn.say(session, Refused(spec.id, "key_conflict", text), about=known.spec.id)
         return
     turn.accepted[session].append((spec.id, known.spec.id))
     watch(turn, session, known.spec.id)
+
+
+def _differ(parts: tuple[str, ...]) -> str:
+    """Return a sentence of parts, at least one, that differ."""
+    if len(parts) == 1:
+        return f"{parts[0]} differs"
+    return f"{', '.join(parts[:-1])} and {parts[-1]} differ"
 
 
 def watch(turn: Turn, session: ClientSession, task_id: TaskId) -> None:

@@ -76,8 +76,8 @@ def _is_word(text: str) -> bool:
     return 0 < len(text) <= NAME_BYTES_MAX and _RESERVED.isdisjoint(text)
 
 
-def difference(kept: Spec, given: Spec) -> str:
-    """Return which parts of a repeated submission differ from what is kept, "" for none.
+def difference(kept: Spec, given: Spec) -> tuple[str, ...]:
+    """Return which parts of a repeated submission differ from what is kept.
 
     Under one id the same submission is said again, so that all but the times is the same to the
     byte. Under a key the same call is made again, under an id of its own, perhaps by another run of
@@ -85,7 +85,7 @@ def difference(kept: Spec, given: Spec) -> str:
     its likeness is enough. Whether the function is an `async def` is of its code.
     """
     same = set() if kept.id == given.id else {"concurrent", *_alike(kept, given)}
-    return ", ".join(
+    return tuple(
         part for part in _PARTS if part not in same and getattr(kept, part) != getattr(given, part)
     )
 
