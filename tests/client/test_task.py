@@ -127,6 +127,8 @@ def test_the_decorator_checks_and_orders_its_options() -> None:
         ({"queue": "a+b"}, "queue"),
         ({"tags": "gpu"}, "tags='gpu' is one text"),
         ({"tags": [3]}, "tags: 3"),
+        ({"tags": {"a": 1}}, r"tags=\{'a': 1\} is not a list of texts"),
+        ({"tags": 5}, "tags=5 is not a list of texts"),
         ({"tags": [str(number) for number in range(40)]}, "over 32"),
         ({"key": "a\0"}, "key"),
         ({"key": 5}, "key"),

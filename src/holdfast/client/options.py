@@ -61,6 +61,9 @@ def options_with(base: Options, given: Mapping[str, Any]) -> Options:
 def _tags(tags: Iterable[str]) -> tuple[str, ...]:
     if isinstance(tags, str):
         raise InvalidInputError(f"tags={tags!r} is one text; give a list, such as [{tags!r}]")
+    given: object = tags
+    if isinstance(given, Mapping) or not isinstance(given, Iterable):
+        raise InvalidInputError(f"tags={_shown(given)} is not a list of texts, such as ['gpu']")
     listed = list(tags)
     for tag in listed:
         _check_word("tags", tag)
