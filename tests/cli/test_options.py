@@ -194,6 +194,28 @@ def test_times_are_local_and_name_the_day_where_it_is_another() -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (("submit", "m:f"), "--key"),
+        (("ls",), "--function"),
+        (("ls",), "--queue"),
+        (("ls",), "--tag"),
+        (("ls",), "--key"),
+        (("ls",), "--before"),
+        (("worker",), "--name"),
+        (("worker",), "--queues"),
+        (("worker",), "--tags"),
+    ],
+)
+def test_a_name_that_is_empty_is_none_left_out(
+    words: tuple[str, ...], option: str, cli: CommandLine
+) -> None:
+    said = cli(*words, option, "")
+    assert (said.code, said.out, cli.where) == (Exit.USAGE, "", [])
+    assert f"{option}': it is empty" in said.err
+
+
+@pytest.mark.parametrize(
     ("command", "option"),
     [
         ("ls", "--state-dir"),

@@ -192,6 +192,15 @@ def test_a_timeout_that_is_no_number_is_refused_before_anything_starts(cli: Comm
         assert "--timeout" in said.err
 
 
+def test_a_timeout_without_a_wait_is_refused(cli: CommandLine) -> None:
+    for words in (["--timeout", "1"], ["--timeout", "1", "--no-wait"]):
+        said = cli("submit", "m:f", *words)
+        assert (said.code, said.out, cli.where) == (Exit.USAGE, "", [])
+        assert "give --wait too" in said.err
+    done = Future(lambda: 1)
+    assert cli("submit", "m:f", "--timeout", "1", "--wait", start=lambda *_: done).out == "1\n"
+
+
 def test_a_failure_as_json_is_one_object(cli: CommandLine) -> None:
     future = Future(failing(ValueError("no")))
     said = cli("result", "01", "--json", future=lambda _: future, status=lambda _: TOLD)

@@ -36,6 +36,17 @@ def named_path(
     return None if text is None else Path(text)
 
 
+def named(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str:
+    """Read an option that names something; what is not given is "".
+
+    Given as "" it is what a shell makes of a variable that is not set, and would be taken for all,
+    or for none.
+    """
+    if text == "":
+        raise click.BadParameter("it is empty: leave it out, or give one")
+    return text or ""
+
+
 url_option = click.option("--url", help="The coordinator: http://host:port or unix:/path.")
 state_option = click.option(
     "--state-dir",

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from holdfast import config, wiring
-from holdfast.cli.options import named_path, show_json, state_option
+from holdfast.cli.options import named, named_path, show_json, state_option
 from holdfast.client.embedded import module_path
 from holdfast.errors import ConfigurationError
 from holdfast.model.limits import LEASE_SECONDS
@@ -105,11 +105,11 @@ _MIB = 1 << 20
 
 @click.command()
 @click.option("--url", "urls", multiple=True, help="Coordinator; more than one may be given.")
-@click.option("--name", default="", help="Name of this worker [host name and directory].")
+@click.option("--name", callback=named, help="Name of this worker [host name and directory].")
 @click.option("--mode", type=click.Choice(["push", "pull"]), default="push", show_default=True)
 @click.option("--slots", default=0, help="Tasks at once [processors].")
-@click.option("--queues", default="", help="Queues that it serves, with commas [all].")
-@click.option("--tags", default="", help="Tags that it offers, with commas.")
+@click.option("--queues", callback=named, help="Queues that it serves, with commas [all].")
+@click.option("--tags", callback=named, help="Tags that it offers, with commas.")
 @click.option(
     "--home",
     type=click.Path(),

@@ -15,6 +15,7 @@ from holdfast.cli.app import Exit, exit_code
 from holdfast.cli.options import (
     at,
     json_option,
+    named,
     show_fields,
     show_json,
     show_result,
@@ -65,12 +66,12 @@ def _no_nan(
     return seconds
 
 
-timeout_option = click.option(
-    "--timeout",
-    type=click.FloatRange(0),
-    callback=_no_nan,
-    help="Seconds to wait at most; inf: without end.",
-)
+def _with_wait(
+    context: click.Context, parameter: click.Parameter, seconds: float | None
+) -> float | None:
+    if seconds is not None and not context.params["wait"]:
+        raise click.BadParameter("it is how long to wait at most: give --wait too")
+    return _no_nan(context, parameter, seconds)
 
 
 def _not_in_json(word: str) -> None:
@@ -92,10 +93,15 @@ def _not_in_json(word: str) -> None:
 @click.option("--queue", default="default", show_default=True, help="Queue.")
 @click.option("--tag", "tags", multiple=True, help="A tag that the worker must have.")
 @click.option("--priority", default=0, show_default=True, help="Higher goes first.")
-@click.option("--key", default="", help="A name of yours: a second submission finds the first.")
+@click.option("--key", callback=named, help="A name of yours: a second submission finds the first.")
 @click.option("--delay", default=0.0, help="Seconds before it may start.")
-@click.option("--wait/--no-wait", default=False, help="Wait and print the result.")
-@timeout_option
+@click.option("--wait/--no-wait", default=False, is_eager=True, help="Wait and print the result.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0),
+    callback=_with_wait,
+    help="With --wait: seconds to wait at most; inf: without end.",
+)
 @json_option
 @with_client
 def submit(
@@ -129,14 +135,14 @@ def submit(
 
 @click.command()
 @click.option("--state", "states", multiple=True, help="queued, running, paused, succeeded, …")
-@click.option("--function", default="", help="Import path of the function.")
-@click.option("--queue", default="", help="Queue.")
-@click.option("--tag", default="", help="Tag.")
-@click.option("--key", default="", help="Key.")
+@click.option("--function", callback=named, help="Import path of the function.")
+@click.option("--queue", callback=named, help="Queue.")
+@click.option("--tag", callback=named, help="Tag.")
+@click.option("--key", callback=named, help="Key.")
 @click.option(
     "--limit", default=50, show_default=True, type=click.IntRange(1), help="How many at most."
 )
-@click.option("--before", default="", help="Older than this id, for the next page.")
+@click.option("--before", callback=named, help="Older than this id, for the next page.")
 @json_option
 @with_client
 def ls(client: Client, as_json: bool, **chosen: Any) -> None:
@@ -208,7 +214,12 @@ def status(client: Client, task: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("task")
-@timeout_option
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0),
+    callback=_no_nan,
+    help="Seconds to wait at most; inf: without end.",
+)
 @json_option
 @with_client
 def result(client: Client, task: str, timeout: float | None, as_json: bool) -> None:
