@@ -157,6 +157,12 @@ def show_fields(fields: Iterable[tuple[str, Any]]) -> None:
         click.echo(f"{name.ljust(width)}  {text}")
 
 
+def why_line(told: dict[str, Any]) -> str:
+    """Return in one line why a task is where it is, with the time of day where it has one."""
+    due = f", at {at(told['due_ms'])}" if told.get("due_ms") else ""
+    return f"{told['why']}{due}"
+
+
 def at(milliseconds: int) -> str:
     """Return a local time of day with milliseconds, with the date where it is not today."""
     if not milliseconds:

@@ -20,8 +20,10 @@ from holdfast.cli.options import (
     show_json,
     show_result,
     show_table,
+    why_line,
     with_client,
 )
+from holdfast.cli.waiting import telling_why
 from holdfast.client.calls import call_by_name
 from holdfast.client.future import unreadable
 from holdfast.client.options import DEFAULTS, options_with
@@ -231,7 +233,8 @@ def _finish(client: Client, future: Future[Any], timeout: float | None, as_json:
     """Wait for a task and print how it ended."""
     # The class of a result may live in a module of this folder, as for workers.
     wiring.import_from_here()
-    future.wait_done(timeout)
+    with telling_why(client, future.id):
+        future.wait_done(timeout)
     try:
         value = future.result()
     except Exception as error:
@@ -325,5 +328,4 @@ def why(client: Client, task: str, as_json: bool) -> None:
     if as_json:
         show_json(told)
     else:
-        due = f", at {at(told['due_ms'])}" if told.get("due_ms") else ""
-        click.echo(f"{told['why']}{due}")
+        click.echo(why_line(told))
