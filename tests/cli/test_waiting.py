@@ -17,7 +17,7 @@ NOBODY = {"state": "queued", "why": "queued: no worker is connected", "due_ms": 
 
 
 def unable(times: str, seconds: str) -> dict[str, Any]:
-    again = f"; next try in {seconds} s" if seconds else ""
+    again = f"; tried again in {seconds} s" if seconds else ""
     return NOBODY | {"why": f"queued: worker w cannot run it: no m:g (tried {times}){again}"}
 
 

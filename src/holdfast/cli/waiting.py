@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from holdfast.client.client import Client
 
 _ASK_SECONDS = 2.0
-_PASSING = re.compile(r"(; next try in )?\d+\.\d+ s\b|tried (once|\d+ times)")
+_PASSING = re.compile(r"(; tried again in )?\d+\.\d+ s\b|tried (once|\d+ times)")
 """What becomes other by itself while a task waits for one thing."""
 
 
