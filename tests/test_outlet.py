@@ -201,3 +201,24 @@ streams.flush(10)
         ["sh", "-c", words], env=os.environ | {"PROGRAM": whole}, check=False, timeout=SECONDS
     )
     assert done.returncode == 0
+
+
+FILLING = """
+import os
+from holdfast.outlet import fill_standard_descriptors
+
+for number in (0, 2):
+    os.close(number)
+for inheritable in (False, True):
+    fill_standard_descriptors(inheritable=inheritable)
+    os.set_inheritable(2, True)  # It stands, and is left as it is.
+kinds = [os.path.sameopenfile(number, os.open(os.devnull, os.O_RDWR)) for number in (0, 1, 2)]
+print(kinds, [os.get_inheritable(number) for number in (0, 1, 2)])
+"""
+
+
+def test_standard_descriptors_that_are_closed_are_filled_once() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FILLING], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[True, False, True] [False, True, True]\n"

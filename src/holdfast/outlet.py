@@ -10,6 +10,9 @@ and only that.
 
 The thread is a daemon that holds no lock of Python's streams, so that a sink which stalls for ever
 does not keep the process from its end.
+
+Where a standard stream was closed before we began, its number is the lowest that is free, and would
+be given to the next socket or pipe. Who opens some for long, or starts processes, fills it first.
 """
 
 from __future__ import annotations
@@ -131,6 +134,18 @@ def standard_streams() -> Streams:
         both = Outlet(_to(err))
         return Streams(both, both)
     return Streams(Outlet(_to(out)), Outlet(_to(err)))
+
+
+def fill_standard_descriptors(*, inheritable: bool) -> None:
+    """Have /dev/null stand where standard input, output or error is closed, for good.
+
+    A loop ends the process where it finds a descriptor of its own there, and a pipe that goes to a
+    child would be lost under the child's streams. With `inheritable` children get it too; else they
+    find closed what we found closed.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, inheritable)
+    os.close(descriptor)
 
 
 def _descriptor(stream: IO[str] | None) -> int:

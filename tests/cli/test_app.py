@@ -102,10 +102,23 @@ def test_an_output_that_is_full_is_told() -> None:
     assert done.stderr == "holdfast: [Errno 28] No space left on device\n"
 
 
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_without_standard_streams(closed: str) -> None:
+def run_without(closed: str) -> subprocess.CompletedProcess[str]:
     line = f'exec "{sys.executable}" -m holdfast version {closed}'
-    assert subprocess.run(["sh", "-c", line], check=False, capture_output=True).returncode == 0
+    return subprocess.run(["sh", "-c", line], check=False, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("closed", ["<&-", "2>&-", "<&- 2>&-"])
+def test_without_standard_streams(closed: str) -> None:
+    done = run_without(closed)
+    assert (done.returncode, done.stderr) == (Exit.OK, "")
+    assert done.stdout.startswith("holdfast ")
+
+
+def test_an_output_that_is_closed_is_told() -> None:
+    done = run_without(">&-")
+    told = "holdfast: [Errno 9] Bad file descriptor\n"
+    assert (done.returncode, done.stderr) == (Exit.FAILED, told)
+    assert run_without("<&- >&- 2>&-").returncode == Exit.FAILED
 
 
 def test_sigterm_is_as_orderly_as_ctrl_c() -> None:

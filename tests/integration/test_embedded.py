@@ -9,6 +9,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
+
 from holdfast import wiring
 from holdfast.lab.cluster import is_zombie_or_gone
 from holdfast.transports import endpoint
@@ -71,6 +73,25 @@ def test_a_script_without_a_main_guard_and_a_second_one(folder: Path) -> None:
     )
     assert "answer 42" in run([sys.executable, "-i"], folder, repl)
     assert coordinator_pid(folder) == pid
+
+
+CLOSED = """
+import holdfast
+
+with holdfast.connect() as hf:
+    assert hf.submit(pow, 2, 3).result(20) == 8
+with open("after", "w") as file:
+    file.write(f"descriptor {file.fileno()}")
+"""
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_script_whose_standard_streams_are_closed(closed: str, folder: Path) -> None:
+    words = script(folder, CLOSED)
+    run(["sh", "-c", f'exec "$0" "$@" {closed}', *words], folder)
+    # A file of the script is no standard stream of what it starts.
+    assert int((folder / "after").read_text().removeprefix("descriptor ")) > 2
+    assert "ready" not in (folder / ".holdfast" / "coordinator.log").read_text().splitlines()
 
 
 LAST_WORDS = """

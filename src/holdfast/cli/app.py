@@ -23,6 +23,7 @@ from holdfast.errors import (
     TaskError,
     UnknownTaskError,
 )
+from holdfast.outlet import fill_standard_descriptors
 
 
 class Exit(IntEnum):
@@ -136,13 +137,19 @@ def run() -> int:
         code = _run()
         sys.stdout.flush()
     except BrokenPipeError:
-        # That reader left before the last of it; what is buffered has nowhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # That reader left before the last of it.
+        _give_up_output()
         return Exit.OK
     except OSError as error:
         click.echo(f"holdfast: {error}", err=True)
+        _give_up_output()
         return Exit.FAILED
     return code
+
+
+def _give_up_output() -> None:
+    """Let go what is buffered, which has nowhere to go; the end of Python would try it again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run() -> int:
@@ -170,15 +177,14 @@ def _run() -> int:
 def _stand_on_streams() -> None:
     """See that there are three standard streams, and that any text can be written to them.
 
-    A descriptor below three that is free would be given to a socket or to the database.
+    What is written to a stdout that was closed is refused, as a full disk refuses it; where nobody
+    can read our talk, we are silent.
     """
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(descriptor, True)
-    os.close(descriptor)
+    fill_standard_descriptors(inheritable=True)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stdout = sys.stdout or open(os.open(os.devnull, os.O_RDONLY), "w")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from holdfast.errors import ConfigurationError, NoCoordinatorError
 from holdfast.observe import logger
+from holdfast.outlet import fill_standard_descriptors
 
 _LOG = logger("client")
 START_SECONDS = 15.0
@@ -68,6 +69,7 @@ class EmbeddedCoordinator:
         where no process can be started.
         """
         self._pids = [pid for pid in self._pids if not _reaped(pid)]
+        fill_standard_descriptors(inheritable=False)
         if self._find() or self._lives() or not self._take_turn():
             return
         try:

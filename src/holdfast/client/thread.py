@@ -13,6 +13,7 @@ from typing import Any
 
 from holdfast.interpreter import refuses_threads
 from holdfast.observe import logger
+from holdfast.outlet import fill_standard_descriptors
 
 _LOG = logger("client")
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
@@ -34,6 +35,7 @@ class LoopThread:
 
     def start(self) -> None:
         """Start the thread; returns once its loop runs, and raises what kept it from that."""
+        fill_standard_descriptors(inheritable=False)
         self._thread.start()
         self._running.result()
 
