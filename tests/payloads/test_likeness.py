@@ -36,16 +36,20 @@ def test_other_contents_are_not_alike() -> None:
 
 
 def test_an_edited_function_is_the_same_and_another_is_not() -> None:
-    def named(body: str) -> Any:
-        room: dict[str, Any] = {"__name__": "__main__"}
+    def named(body: str, script: str = "__main__") -> Any:
+        room: dict[str, Any] = {"__name__": script}
         exec(f"# a comment\n{body}", room)  # as two versions of a script
         return room
 
     before = named("def work(x, n=3): return x in {'a', 'b'}\nclass C: a = 1")
     after = named("\n\ndef work(x, n=4): return x\ndef other(x): return x\nclass C: b = 2")
+    spawned = named("def work(x): return x\nclass C: pass", "__mp_main__")
     for name in ("work", "C"):
         assert likeness_of(before[name], bytes_max=BYTES_MAX) == likeness_of(
             after[name], bytes_max=BYTES_MAX
+        )
+        assert likeness_of(before[name], bytes_max=BYTES_MAX) == likeness_of(
+            spawned[name], bytes_max=BYTES_MAX
         )
     assert likeness_of(after["work"], bytes_max=BYTES_MAX) != likeness_of(
         after["other"], bytes_max=BYTES_MAX

@@ -5,9 +5,18 @@ Nothing here raises, but for what a signal's handler raised meanwhile.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from holdfast.payloads.interrupts import is_of_a_signal
+
+SCRIPT: Final = "__main__"
+SPAWNED: Final = "__mp_main__"
+"""What `multiprocessing` calls the script in a process that it does not fork."""
+
+
+def module_named(name: str) -> str:
+    """Return the name of a module as it is in every process: a script has two, and is one."""
+    return SCRIPT if name == SPAWNED else name
 
 
 def text_of(error: BaseException) -> str:
@@ -34,7 +43,7 @@ def name_of(kind: type) -> str:
     except AttributeError:
         module = None
     name = type.__dict__["__qualname__"].__get__(kind)
-    found = f"{str.__str__(module) if isinstance(module, str) else '?'}.{name}"
+    found = f"{module_named(str.__str__(module)) if isinstance(module, str) else '?'}.{name}"
     return found.encode(errors="backslashreplace").decode()
 
 

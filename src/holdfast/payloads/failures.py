@@ -16,7 +16,7 @@ from holdfast.errors import HoldfastError, TaskFailedError
 from holdfast.model.limits import ERROR_TEXT_BYTES_MAX
 from holdfast.model.outcome import Failure
 from holdfast.payloads import pickling
-from holdfast.payloads.describing import is_sound, name_of, short_name_of, text_of
+from holdfast.payloads.describing import SCRIPT, is_sound, name_of, short_name_of, text_of
 from holdfast.payloads.interrupts import frames_of, is_of_a_signal, traceback_of
 
 PICKLED_BYTES_MAX: Final = 16 * 1024
@@ -214,7 +214,7 @@ def _find_class(name: str) -> Any:
     parts = name.split(".")
     for length in range(len(parts) - 1, 0, -1):
         module_name = ".".join(parts[:length])
-        if module_name == "__main__" or "<" in name:
+        if module_name == SCRIPT or "<" in name:
             return None
         try:
             found: Any = importlib.import_module(module_name)

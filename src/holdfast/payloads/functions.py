@@ -11,6 +11,7 @@ from holdfast.errors import InvalidInputError, NotSerializableError
 from holdfast.interpreter import python_version
 from holdfast.model.limits import NAME_BYTES_MAX
 from holdfast.payloads import pickling
+from holdfast.payloads.describing import SCRIPT, module_named
 from holdfast.payloads.interrupts import is_of_a_signal
 
 WRAPPED = "__holdfast_function__"
@@ -38,14 +39,15 @@ def unwrap(function: Any) -> Any:
 def encode_function(function: Callable[..., Any]) -> EncodedFunction:
     """Name a function by `module:qualname` where that leads to it, else pickle it by value.
 
-    What stands in `__main__`, in a function or in a lambda goes by value.
+    What stands in `__main__`, in a function or in a lambda goes by value. A script is called
+    `__main__` here also in a process that `multiprocessing` spawned.
     Raises InvalidInputError for what cannot be called, NotSerializableError naming the part.
     """
     plain = unwrap(function)
     if not callable(plain):
         raise InvalidInputError(f"{type(plain).__qualname__} is not callable; give a function")
     named = plain if isinstance(getattr(plain, "__qualname__", None), str) else type(plain)
-    name = f"{getattr(named, '__module__', None) or '?'}:{named.__qualname__}"
+    name = f"{_module_of(named)}:{named.__qualname__}"
     if _leads_to(name, plain):
         return EncodedFunction(name, b"", "")
     try:
@@ -73,11 +75,15 @@ def decode_function(code: bytes) -> Callable[..., Any]:
     return plain
 
 
+def _module_of(named: Any) -> str:
+    return module_named(str(getattr(named, "__module__", None) or "?"))
+
+
 def _leads_to(name: str, function: object) -> bool:
     """Tell whether importing `name` elsewhere will find this very function."""
     module_name, _, qualname = name.partition(":")
     travels = name.encode(errors="replace")
-    if module_name == "__main__" or "<" in qualname or len(travels) > NAME_BYTES_MAX:
+    if module_name == SCRIPT or "<" in qualname or len(travels) > NAME_BYTES_MAX:
         return False
     if travels.decode() != name:
         return False

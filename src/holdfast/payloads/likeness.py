@@ -23,6 +23,7 @@ from typing import Any
 
 from holdfast.observe import logger
 from holdfast.payloads import pickling
+from holdfast.payloads.describing import module_named
 from holdfast.payloads.functions import WRAPPED
 
 _AS_PICKLED = frozenset({str, int, float, bool, type(None), bytes, list, tuple})
@@ -68,7 +69,7 @@ class _Reading:
             raise _TooMuchError("it is too large, or holds the same things very often")
 
     def function(self, function: FunctionType) -> tuple[Any, ...]:
-        name = ("function", function.__module__, function.__qualname__)
+        name = ("function", _script_or(function.__module__), function.__qualname__)
         if "<" not in function.__qualname__ or id(function) in self._within:
             return name
         self._within.add(id(function))
@@ -91,6 +92,10 @@ class _Reading:
             listed = [(self.digest(key), value) for key, value in listed]
         listed.sort(key=itemgetter(0))
         return listed
+
+
+def _script_or(module: Any) -> Any:
+    return module_named(module) if type(module) is str else module
 
 
 def _closed_over(function: FunctionType) -> Iterable[tuple[Any, ...]]:
@@ -138,11 +143,11 @@ class _Pickler(pickle.Pickler):
         if kind is set or kind is frozenset:
             return (kind.__name__, reading.ordered(obj))
         if issubclass(kind, type):
-            return ("class", obj.__module__, obj.__qualname__)
+            return ("class", _script_or(obj.__module__), obj.__qualname__)
         if kind is FunctionType:
             return reading.function(obj)
         if kind is ModuleType:
-            return ("module", obj.__name__)
+            return ("module", _script_or(obj.__name__))
         own = getattr(obj, "__dict__", None)
         if type(own) is dict and WRAPPED in own:
             return ("task", own[WRAPPED])

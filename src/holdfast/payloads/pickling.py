@@ -7,13 +7,14 @@ holds more than the value and one copy of its bytes.
 from __future__ import annotations
 
 import pickle
+import sys
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any, Final, Protocol
 
 import cloudpickle  # type: ignore[import-untyped]  # it ships no types
 
-from holdfast.payloads.describing import line_of, name_of, short_name_of
+from holdfast.payloads.describing import SPAWNED, line_of, name_of, short_name_of
 from holdfast.payloads.interrupts import is_of_a_signal
 
 PROTOCOL: Final = 5
@@ -37,14 +38,27 @@ class _Nowhere:
 
 
 def dump(value: object, sink: Sink) -> None:
-    """Pickle a value into a sink; what `__main__` defines goes by value."""
+    """Pickle a value into a sink; what the script defines goes by value."""
+    _tell_of_script()
     cloudpickle.Pickler(sink, protocol=PROTOCOL).dump(value)
 
 
 def dumps(value: object) -> bytes:
-    """Return a value's pickle; what `__main__` defines goes by value."""
+    """Return a value's pickle; what the script defines goes by value."""
+    _tell_of_script()
     data: bytes = cloudpickle.dumps(value, protocol=PROTOCOL)
     return data
+
+
+def _tell_of_script() -> None:
+    """Let the pickling library know the script by the name that it has in a spawned process too.
+
+    It only knows `__main__` by itself. What is told stays told, which is as it is for `__main__`.
+    """
+    script = sys.modules.get(SPAWNED)
+    # In the process of the script itself, that name may lead to `__main__`.
+    if script is not None and script.__name__ == SPAWNED:
+        cloudpickle.register_pickle_by_value(script)
 
 
 def reducers() -> Mapping[type, Any]:
