@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from holdfast import config
 from holdfast.config import CoordinatorSettings, WorkerSettings, place, processors
 from holdfast.errors import ConfigurationError
 
@@ -103,3 +104,14 @@ def test_processors_are_those_that_we_may_use() -> None:
 def test_a_worker_offers_what_a_task_can_ask_for(named: str, settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=named):
         WorkerSettings(urls=(), state_dir=Path("x"), **settings)
+
+
+def test_what_a_worker_starts_knows_whose_worker_it_is(tmp_path: Path) -> None:
+    mark = config.mark_of(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert mark == config.mark_of(tmp_path / "link")
+    assert mark != config.mark_of(tmp_path / "other")
+    environment = config.environment_kept_by(mark, {"PATH": "/bin"})
+    assert environment["PATH"] == "/bin"
+    assert config.kept_by(environment) == mark
+    assert config.kept_by({}) == ""

@@ -5,6 +5,7 @@ Only `cli` and `wiring` read it. Each setting has one name: `--state-dir` is `HO
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from holdfast.model.limits import (
 )
 
 STATE_DIR = ".holdfast"
+_KEPT_BY = "HOLDFAST_KEPT_BY"
+"""Tells what a worker starts, tasks and all, whose worker it is."""
 PORT = 7700
 _CONCURRENT_SLOTS = 64
 RECYCLE_TASKS = 10_000
@@ -133,6 +136,21 @@ def place(
     if url is None and state_dir is None:
         url = environment.get("HOLDFAST_URL")
     return Place(url=url or "", state_dir=directory)
+
+
+def mark_of(state_dir: Path) -> str:
+    """Return what an embedded coordinator is known by to what its workers run."""
+    return hashlib.sha256(os.fsencode(state_dir.resolve())).hexdigest()[:32]
+
+
+def environment_kept_by(mark: str, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the environment of a worker that the coordinator with this mark keeps."""
+    return {**environment, _KEPT_BY: mark}
+
+
+def kept_by(environment: Mapping[str, str] = os.environ) -> str:
+    """Return the mark of the coordinator whose worker started this process, "" for none."""
+    return environment.get(_KEPT_BY, "")
 
 
 def checked_port(port: int) -> int:

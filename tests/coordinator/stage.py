@@ -352,7 +352,9 @@ class Stage:
             counters=self.counters,
         )
         questions = Questions(self.coordinator, self.reader)
-        self.gateway = Gateway(self.coordinator, questions, python="3.11", version="0")
+        self.gateway = Gateway(
+            self.coordinator, questions, python="3.11", version="0", mark="our mark"
+        )
         self._tasks = TaskSet(logger("stage"))
         self.running: asyncio.Task[None] | None = None
 
@@ -399,10 +401,10 @@ class Stage:
         self._tasks.start("serve", self.gateway.serve(far))
         return near
 
-    async def client(self, name: str = "c") -> Client:
+    async def client(self, name: str = "c", *, kept_by: str = "") -> Client:
         """Return a client that was welcomed."""
         client = Client(self.dial())
-        await client.send(ClientHello(PROTOCOL, name, "0", "3.11"))
+        await client.send(ClientHello(PROTOCOL, name, "0", "3.11", kept_by))
         await client.next(ClientWelcome)
         return client
 

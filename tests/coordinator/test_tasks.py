@@ -235,6 +235,16 @@ def test_a_client_that_leaves_is_forgotten_and_its_tasks_go_on() -> None:
     perform(play)
 
 
+def test_a_client_of_our_own_tasks_is_not_counted() -> None:
+    async def play(stage: Stage) -> None:
+        for kept_by, counted in (("our mark", 0), ("another mark", 1), ("", 2)):
+            await stage.client(kept_by=kept_by)
+            assert stage.gateway.clients == counted
+        assert len(stage.coordinator.state.clients) == 3
+
+    perform(play)
+
+
 def test_code_is_kept_and_given() -> None:
     async def play(stage: Stage) -> None:
         worker, client = await stage.worker(), await stage.client()

@@ -193,3 +193,33 @@ def test_a_client_that_waits_revives_its_coordinator(folder: Path, eventually: E
         told, _ = client.communicate(timeout=_SECONDS)
     assert told == "done\n"
     assert release.read_text() == "ran ", "its worker went on with it"
+
+
+FORGETFUL = """
+import sys
+import holdfast
+
+def forget():
+    import holdfast
+    holdfast.kept_open = holdfast.connect()
+    return holdfast.kept_open.submit(pow, 2, 3).id
+
+def forget_more():
+    import threading
+    thread = threading.Thread(target=forget)
+    thread.start()
+    thread.join()
+
+with holdfast.connect() as hf:
+    hf.submit(forget).result(20)
+    hf.submit(forget_more).result(20)
+"""
+
+
+def test_a_client_that_a_task_forgets_keeps_nothing_alive(
+    folder: Path, eventually: Eventually
+) -> None:
+    run(script(folder, FORGETFUL), folder)
+    state_dir = folder / ".holdfast"
+    eventually("it ends", lambda: not endpoint.lives(state_dir), within_seconds=20)
+    assert (state_dir / "coordinator.log").read_text().count("listening on") == 1

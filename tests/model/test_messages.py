@@ -12,6 +12,7 @@ from holdfast.model import messages
 from holdfast.model.ids import TaskId, Token
 from holdfast.model.messages import (
     ClientFrame,
+    ClientHello,
     Ended,
     Frame,
     FromClient,
@@ -76,6 +77,8 @@ def test_what_an_older_peer_does_not_say_has_a_default() -> None:
     assert (ended.result, ended.failure, ended.run_us) == (None, None, 0)
     refused = msgspec.msgpack.decode(msgspec.msgpack.encode([41, TASK, "c", "t"]), type=ToClient)
     assert refused == Refused(TASK, "c", "t", 0.0)
+    greeted = msgspec.msgpack.decode(msgspec.msgpack.encode([5, 1, "c", "v", "p"]), type=FromPeer)
+    assert greeted == ClientHello(1, "c", "v", "p", "")
 
 
 def test_what_a_newer_peer_says_beyond_that_is_passed_over() -> None:

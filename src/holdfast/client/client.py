@@ -61,8 +61,8 @@ class Client(Asking):
     which the client is the only user; `blobs`, without which payloads over 64 KiB are refused;
     `spill_to`, an existing folder for large payloads on their way, else that of the system for
     temporary files; `restart`, for an embedded coordinator only: it is called on a thread when no
-    dialer reaches one, and may block until one was started. A client is of one process: after a
-    fork the child makes its own.
+    dialer reaches one, and may block until one was started; `kept_by`, which embedded coordinator's
+    worker started this process. A client is of one process: after a fork the child makes its own.
     """
 
     def __init__(
@@ -77,6 +77,7 @@ class Client(Asking):
         name: str = "",
         blobs: Blobs | None = None,
         restart: Callable[[], None] | None = None,
+        kept_by: str = "",
         loop_factory: LoopFactory = asyncio.new_event_loop,
         connect_seconds: float = CONNECT_SECONDS,
         answer_seconds: float = ANSWER_SECONDS,
@@ -114,6 +115,7 @@ class Client(Asking):
             python=python_version(),
             blobs=blobs,
             restart=restart,
+            kept_by=kept_by,
         )
         self._thread.start()
         self._await_welcome(connect_seconds)

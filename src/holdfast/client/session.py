@@ -66,6 +66,7 @@ class Terms(msgspec.Struct, frozen=True):
     spill_to: Path | None = None
     blobs: Blobs | None = None
     restart: Callable[[], None] | None = None
+    kept_by: str = ""
 
 
 class Session:
@@ -236,7 +237,7 @@ class Session:
         channel = await dialer.dial()
         wire: Wire[ClientFrame] = Wire(ClientFrame)
         hello: deque[Message] = deque()
-        hello.append(ClientHello(PROTOCOL, terms.name, terms.version, terms.python))
+        hello.append(ClientHello(PROTOCOL, terms.name, terms.version, terms.python, terms.kept_by))
         try:
             async with asyncio.timeout(_WELCOME_SECONDS):
                 await channel.send(wire.write(hello))

@@ -72,7 +72,10 @@ _FROM_CLIENT = (Submit, Watch, SetWanted, PutCode)
 
 
 class Gateway:
-    """All sessions of one coordinator. `kin` watches the workers of its own host, where it can."""
+    """All sessions of one coordinator. `kin` watches the workers of its own host, where it can.
+
+    `mark` is what an embedded coordinator is known by to its own workers, "" for another.
+    """
 
     def __init__(
         self,
@@ -82,11 +85,13 @@ class Gateway:
         version: str,
         python: str,
         kin: Kindred | None = None,
+        mark: str = "",
     ) -> None:
         self._coordinator = coordinator
         self._questions = questions
         self._version = version
         self._kin = kin
+        self._mark = mark
         self._python = python
         self._tasks = TaskSet(_LOG)
         self._sessions: dict[Session, asyncio.Task[None]] = {}
@@ -98,8 +103,12 @@ class Gateway:
 
     @property
     def clients(self) -> int:
-        """How many clients have a session."""
-        return sum(isinstance(session, ClientSession) for session in self._sessions)
+        """How many clients have a session, without those that live in tasks of our own workers.
+
+        A task may leave one behind in a process that waits for the next: it ends with us.
+        """
+        clients = (session for session in self._sessions if isinstance(session, ClientSession))
+        return sum(not self._mark or client.kept_by != self._mark for client in clients)
 
     async def serve(self, channel: Channel) -> None:
         """Converse on one channel until it ends; never raises for what the peer does."""
@@ -157,7 +166,7 @@ class Gateway:
                 )
             session: Session
             if isinstance(hello, ClientHello):
-                session = ClientSession(channel, name=hello.name, now=now)
+                session = ClientSession(channel, name=hello.name, now=now, kept_by=hello.kept_by)
                 session.wire = opening.wire
                 self._open(session)
                 facts = self._coordinator.state.facts

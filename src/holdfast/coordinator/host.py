@@ -11,7 +11,7 @@ import fcntl
 import os
 import signal
 import subprocess
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from holdfast.coordinator.gateway import Gateway
@@ -37,16 +37,24 @@ class Hand:
     """One worker that this coordinator keeps alive beside itself.
 
     `command` starts it. A worker of a former coordinator may still live: it holds the lock of its
-    home, and is left alone until that is free. `umask` is what the user's own files get.
+    home, and is left alone until that is free. `umask` is what the user's own files get;
+    `environment` is its environment, None: ours.
     """
 
     def __init__(
-        self, command: Sequence[str], home: Path, *, directory: Path, umask: int = -1
+        self,
+        command: Sequence[str],
+        home: Path,
+        *,
+        directory: Path,
+        umask: int = -1,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._command = list(command)
         self._home = home
         self._directory = directory
         self._umask = umask
+        self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
         self._next = 0.0
@@ -78,6 +86,7 @@ class Hand:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
                 umask=self._umask,
+                env=self._environment,
             )
 
     @property

@@ -116,11 +116,12 @@ class WorkerSession(Session):
 class ClientSession(Session):
     """A submitter's socket, and which tasks it waits for."""
 
-    __slots__ = ("owed", "questions", "results_bytes", "watched")
+    __slots__ = ("kept_by", "owed", "questions", "results_bytes", "watched")
 
-    def __init__(self, channel: Channel, *, name: str, now: float) -> None:
+    def __init__(self, channel: Channel, *, name: str, now: float, kept_by: str = "") -> None:
         super().__init__(channel, now=now)
         self.name = name
+        self.kept_by = kept_by
         self.watched: dict[bytes, None] = {}
         self.questions = 0
         self.results_bytes = 0

@@ -113,12 +113,16 @@ class WorkerWelcome(Message, frozen=True, array_like=True, gc=False, tag=4):
 
 
 class ClientHello(Message, frozen=True, array_like=True, gc=False, tag=5):
-    """A submitter or a person opens a session. `store` is "" before the first welcome."""
+    """A submitter or a person opens a session.
+
+    `kept_by` is the mark of the embedded coordinator in whose tasks this client lives, "" for none.
+    """
 
     protocol: int
     name: str
     version: str
     python: str
+    kept_by: str = ""
 
 
 class ClientWelcome(Message, frozen=True, array_like=True, gc=False, tag=6):

@@ -53,6 +53,7 @@ def connect(
             version=__version__,
             blobs=HttpBlobs({address.text: address}),
             restart=None if embedded is None else embedded.revive,
+            kept_by=config.kept_by(),
             loop_factory=loop_factory(),
             connect_seconds=connect_seconds,
         )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from holdfast import config
 from holdfast.errors import ConfigurationError, StoreGoneError
 from holdfast.observe import logger
 from holdfast.wiring.process import boot_id, on_signals
@@ -17,8 +18,10 @@ from holdfast.wiring.process import boot_id, on_signals
 if TYPE_CHECKING:
     from holdfast.blobs.local import LocalBlobs
     from holdfast.config import CoordinatorSettings
+    from holdfast.coordinator.asking import Questions
     from holdfast.coordinator.gateway import Gateway
     from holdfast.coordinator.host import Hand, Host
+    from holdfast.coordinator.kin import Kin
     from holdfast.coordinator.service import Coordinator
     from holdfast.coordinator.statedir import StateLock
     from holdfast.observe import TaskSet
@@ -93,13 +96,19 @@ def _hands(settings: CoordinatorSettings, url: str, *, umask: int) -> list[Hand]
 
     now = SystemClock().monotonic()
     directory = _directory()
+    mark = _mark(settings)
+    environment = config.environment_kept_by(mark) if mark else None
     hands = []
     for number in range(settings.workers):
         home = settings.state_dir.resolve() / f"worker-{number}"
         command = _worker_command(settings, url, home)
-        hands.append(Hand(command, home, directory=directory, umask=umask))
+        hands.append(Hand(command, home, directory=directory, umask=umask, environment=environment))
         hands[-1].look(now)
     return hands
+
+
+def _mark(settings: CoordinatorSettings) -> str:
+    return config.mark_of(settings.state_dir) if settings.embedded else ""
 
 
 def _directory() -> Path:
@@ -114,17 +123,14 @@ def _directory() -> Path:
 def _assemble(
     settings: CoordinatorSettings, hands: list[Hand], lock: StateLock, stop: Callable[[], None]
 ) -> _Parts:
-    from holdfast import __version__
     from holdfast.blobs.local import LocalBlobs
     from holdfast.clock import SystemClock
     from holdfast.coordinator.asking import Questions
-    from holdfast.coordinator.gateway import Gateway
     from holdfast.coordinator.host import Host
     from holdfast.coordinator.kin import Kin
     from holdfast.coordinator.service import Coordinator
     from holdfast.coordinator.statedir import DATABASE
     from holdfast.entropy import BulkEntropy
-    from holdfast.interpreter import python_version
     from holdfast.observe import Counters
     from holdfast.stores.reader import SQLiteReader
     from holdfast.stores.room import DiskRoom
@@ -148,7 +154,7 @@ def _assemble(
     questions = Questions(coordinator, reader)
     here = boot_id()
     kin = Kin(here, lambda death: coordinator.post(None, death)) if here else None
-    gateway = Gateway(coordinator, questions, version=__version__, python=python_version(), kin=kin)
+    gateway = _gateway(settings, coordinator, questions, kin)
     linger = settings.linger_seconds if settings.embedded else 0.0
     return _Parts(
         lock=lock,
@@ -168,6 +174,23 @@ def _assemble(
             linger_seconds=linger,
             stop=stop,
         ),
+    )
+
+
+def _gateway(
+    settings: CoordinatorSettings, coordinator: Coordinator, questions: Questions, kin: Kin | None
+) -> Gateway:
+    from holdfast import __version__
+    from holdfast.coordinator.gateway import Gateway
+    from holdfast.interpreter import python_version
+
+    return Gateway(
+        coordinator,
+        questions,
+        version=__version__,
+        python=python_version(),
+        kin=kin,
+        mark=_mark(settings),
     )
 
 
