@@ -394,16 +394,17 @@ def test_a_task_is_found_again_by_its_id_or_its_beginning(tmp_path: Path) -> Non
             client.future("0" * 32).result(10)
 
 
+@pytest.mark.parametrize("letters", [36, 20])
 @pytest.mark.parametrize("verb", ["status", "why", "story", "cancel", "future"])
 def test_a_task_of_ours_is_asked_about_once_it_is_accepted(
-    verb: str, tmp_path: Path, eventually: Eventually
+    verb: str, letters: int, tmp_path: Path, eventually: Eventually
 ) -> None:
     scripted = Scripted()
     scripted.accepting = scripted.settling = False
     scripted.answers = {"why": {"why": "w"}, "story": ["submitted"]}
     with client_of(scripted, tmp_path) as client, ThreadPoolExecutor() as pool:
         future = client.submit(work.double, 5)
-        asked = pool.submit(lambda: getattr(client, verb)(future.id))
+        asked = pool.submit(lambda: getattr(client, verb)(future.id[:letters]))
         scripted.wait_for("it is submitted", lambda: scripted.read(Submit))
         eventually("the question waits", lambda: client._session._book.kept_calls)
         assert not scripted.read(Ask) + scripted.read(SetWanted) + scripted.read(Watch)
@@ -414,6 +415,24 @@ def test_a_task_of_ours_is_asked_about_once_it_is_accepted(
             assert (said.accepted, said.result(10), future.result(10)) == (True, 10, 10)
         else:
             assert scripted.read(SetWanted if verb == "cancel" else Ask)
+
+
+def test_the_beginning_of_an_id_waits_for_all_that_it_may_mean(
+    tmp_path: Path, eventually: Eventually
+) -> None:
+    scripted = Scripted()
+    scripted.accepting = scripted.settling = False
+    with client_of(scripted, tmp_path) as client, ThreadPoolExecutor() as pool:
+        futures = [client.submit(work.double, number) for number in range(3)]
+        asked = pool.submit(lambda: client.status(futures[0].id[:2]))
+        scripted.wait_for("they are submitted", lambda: len(scripted.specs) == 3)
+        eventually("the question waits", lambda: len(client._session._book.kept_calls) == 3)
+        scripted.say(Accepted(tuple(future._task_id for future in futures[1:])))
+        futures[2].wait_accepted(10)
+        assert not scripted.read(Ask)
+        scripted.say(Accepted((futures[0]._task_id,)))
+        with pytest.raises(UnknownTaskError, match="several"):
+            asked.result(10)
 
 
 def test_a_question_about_a_task_that_is_not_accepted_in_time(tmp_path: Path) -> None:

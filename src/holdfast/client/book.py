@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from holdfast.client.future import End, Future, keep_all, settle_all
@@ -265,6 +266,21 @@ class Book:
         else:
             self.kept_calls.setdefault(task_id, []).append(call)
 
+    def when_all_kept(self, low: bytes, high: bytes, call: Callable[[], None]) -> None:
+        """Call once every task with an id from `low` to `high` is accepted or surely refused."""
+        held = (*self.sent.values(), *self.apart.values(), *self._queued())
+        left = {each.spec.id for each in held if low <= each.spec.id <= high}
+
+        def kept(task_id: TaskId) -> None:
+            left.discard(task_id)
+            if not left:
+                call()
+
+        for task_id in [*left]:
+            self.kept_calls.setdefault(task_id, []).append(partial(kept, task_id))
+        if not left:
+            call()
+
     def once_kept(self, future: Future[Any], call: Callable[[], None]) -> None:
         """Call once a future that is neither accepted nor done is so: without a search for it."""
         self.kept_calls.setdefault(future._task_id, []).append(call)
@@ -273,12 +289,12 @@ class Book:
         return (
             task_id in self.sent
             or task_id in self.apart
-            or any(
-                submission.spec.id == task_id
-                for queue in (self.repeated, self.fresh, self._intake.waiting.copy())
-                for submission in queue
-            )
+            or any(submission.spec.id == task_id for submission in self._queued())
         )
+
+    def _queued(self) -> Iterator[Submission]:
+        for queue in (self.repeated, self.fresh, self._intake.waiting.copy()):
+            yield from queue
 
     def _call_kept(self, task_id: TaskId) -> None:
         for call in self.kept_calls.pop(task_id, ()):

@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Future as StandardFuture
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, ParamSpec, TypeGuard, TypeVar, overload
 
 from holdfast.client.asking import Asking
 from holdfast.client.calls import Call, call_of, likeness_of_call, options_of
@@ -39,7 +39,7 @@ from holdfast.errors import (
     RefusedError,
 )
 from holdfast.interpreter import python_version
-from holdfast.model.ids import Entropy, IdMint, TaskId, id_text, parse_id
+from holdfast.model.ids import Entropy, IdMint, TaskId, id_text, parse_id, prefix_range
 from holdfast.observe import logger
 from holdfast.payloads import encode_call
 from holdfast.ports import Clock, Dialer
@@ -274,12 +274,18 @@ class Client(Asking):
     # Questions.
 
     def ask(self, question: str, /, **parameters: Any) -> Any:
-        """See `Asking.ask`. A question about a `task` submitted here waits until it is accepted."""
+        """See `Asking.ask`. A question about a `task` submitted here waits until it is accepted.
+
+        So does one by the beginning of an id, until all that it may mean are.
+        """
         self._check_process()
         check_question(question, parameters)
         answer: Answer = StandardFuture()
-        about = _whole_id(parameters.get("task"))
-        if about is None:
+        named = parameters.get("task")
+        about = _whole_id(named)
+        if about is None and _begins_an_id(named):
+            self._call(lambda: self._session.ask_about_some(named, question, parameters, answer))
+        elif about is None:
             self._call(lambda: self._session.ask(question, parameters, answer))
         else:
             self._call(lambda: self._session.ask_about(about, question, parameters, answer))
@@ -445,3 +451,10 @@ def _whole_id(task: object) -> TaskId | None:
         return parse_id(task) if isinstance(task, str) else None
     except ValueError:
         return None
+
+
+def _begins_an_id(task: object) -> TypeGuard[str]:
+    try:
+        return isinstance(task, str) and bool(prefix_range(task))
+    except ValueError:
+        return False

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from holdfast.client.intake import Intake, Submission
 from holdfast.core.redial import pause_seconds
 from holdfast.core.wire import Wire
 from holdfast.errors import ChannelClosedError, ConnectionLostError, HoldfastError, ProtocolError
-from holdfast.model.ids import Entropy, TaskId, id_text
+from holdfast.model.ids import Entropy, TaskId, id_text, prefix_range
 from holdfast.model.limits import HEARTBEAT_SECONDS, LEASE_SECONDS
 from holdfast.model.messages import (
     PROTOCOL,
@@ -137,6 +138,13 @@ class Session:
             self.ask(question, {**parameters, "task": id_text(self.holder(task_id))}, answer)
 
         self._book.when_kept(task_id, say)
+
+    def ask_about_some(
+        self, prefix: str, question: str, parameters: dict[str, Any], answer: Answer
+    ) -> None:
+        """Ask about the task whose id begins so, once all of ours that do are accepted."""
+        say = partial(self.ask, question, parameters, answer)
+        self._book.when_all_kept(*prefix_range(prefix), say)
 
     def holder(self, task_id: TaskId) -> TaskId:
         """Return the id of the task that a submission of ours with a key was found to be."""
