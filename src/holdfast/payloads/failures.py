@@ -1,16 +1,16 @@
 """Exceptions as data, and data as exceptions.
 
 The coordinator reads names and texts only. An exception itself travels as a pickle beside them,
-for a client that trusts the submitter, and only where it survives the way; of a group that does
-not, each member travels by itself. All this runs code of the user's classes. Whatever that raises,
-SystemExit too, makes the description poorer, and goes no further.
+for a client that trusts the submitter. One that does not survive the way as a whole travels in
+parts, and of such a group each member by itself. All this runs code of the user's classes. Whatever
+that raises, SystemExit too, makes the description poorer, and goes no further.
 """
 
 from __future__ import annotations
 
 import importlib
 import traceback
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 from holdfast.errors import HoldfastError, TaskFailedError
 from holdfast.model.limits import ERROR_TEXT_BYTES_MAX
@@ -18,6 +18,14 @@ from holdfast.model.outcome import Failure
 from holdfast.payloads import pickling
 from holdfast.payloads.describing import SCRIPT, is_sound, name_of, short_name_of, text_of
 from holdfast.payloads.interrupts import frames_of, is_of_a_signal, traceback_of
+from holdfast.payloads.parts import (
+    Attributes,
+    Parts,
+    attributes_of,
+    exception_of_parts,
+    parts_of,
+    set_attributes,
+)
 
 PICKLED_BYTES_MAX: Final = 16 * 1024
 _TYPES_MAX: Final = 32
@@ -26,6 +34,8 @@ _FRAMES_MAX: Final = 100
 _MEMBER_TEXT_BYTES_MAX: Final = 1024
 _GROUP_BYTES: Final = 2 * _MEMBER_TEXT_BYTES_MAX
 """What a group takes beside its members: its own text, and the word on those that are left out."""
+_GROUP_ATTRIBUTES_PART: Final = 8
+"""A group's own attributes, its notes among them, get at most this part of the room."""
 _CUT: Final = "\n[... cut here ...]\n"
 
 
@@ -41,6 +51,7 @@ class Group(NamedTuple):
 
     text: str
     members: tuple[Failure, ...]
+    attributes: Attributes = ()
 
 
 def failure_of(error: BaseException, *, with_pickle: bool = True) -> Failure:
@@ -57,7 +68,7 @@ def failure_of(error: BaseException, *, with_pickle: bool = True) -> Failure:
 def exception_of(failure: Failure, *, trusted: bool = True) -> Exception:
     """Return the exception of a failure: the task's own where it can be had, else TaskFailedError.
 
-    Its cause is a `RemoteTraceback`. Where the exception did not pickle but its class can be
+    Its cause is a `RemoteTraceback`. Where nothing of the exception pickled but its class can be
     imported, an instance is made with the message alone; in a group, so is each such member. What
     is no `Exception` (SystemExit and its like) would end the caller, so that it becomes a
     TaskFailedError too. With `trusted` false nothing is unpickled or imported.
@@ -107,11 +118,11 @@ def _traceback_of(error: BaseException) -> str:
 
 
 def _pickle_of(error: BaseException, bytes_max: int) -> bytes:
-    """Return an exception's pickle where it survives the way, that of a `Group`, or nothing."""
+    """Return an exception's pickle where it survives the way, that of its parts, or nothing."""
     # Asked of the type, because an instance may answer for its class, or raise.
     if not issubclass(type(error), Exception):
         return b""
-    for pickle_of in (_whole, _members_of):
+    for pickle_of in (_whole, _members_of, _parts_of):
         try:
             if data := pickle_of(error, bytes_max):
                 return data
@@ -135,7 +146,8 @@ def _members_of(error: BaseException, bytes_max: int) -> bytes:
     """Return the pickle of a group, member by member, as many as there is room for."""
     if not issubclass(type(error), ExceptionGroup):
         return b""
-    left = bytes_max - _GROUP_BYTES
+    attributes = attributes_of(error, bytes_max // _GROUP_ATTRIBUTES_PART)
+    left = bytes_max - _GROUP_BYTES - _size(attributes)
     members: list[Failure] = []
     every = BaseExceptionGroup.__dict__["exceptions"].__get__(error)
     for index, member in enumerate(every):
@@ -149,8 +161,17 @@ def _members_of(error: BaseException, bytes_max: int) -> bytes:
             break
         members.append(carried)
     text = bounded(BaseExceptionGroup.__dict__["message"].__get__(error), _MEMBER_TEXT_BYTES_MAX)
-    data = pickling.dumps(Group(text, tuple(members)))
+    data = pickling.dumps(Group(text, tuple(members), attributes))
     return data if len(data) <= bytes_max else b""
+
+
+def _parts_of(error: BaseException, bytes_max: int) -> bytes:
+    """Return the pickle of an exception's parts where those make one that is sound."""
+    if issubclass(type(error), ExceptionGroup):
+        return b""
+    data = parts_of(cast("Exception", error), bytes_max)
+    again = exception_of_parts(pickling.loads(data), text_of(error)) if data else None
+    return data if again is not None and is_sound(again) else b""
 
 
 def _member(error: BaseException, pickled: bytes) -> Failure:
@@ -158,8 +179,8 @@ def _member(error: BaseException, pickled: bytes) -> Failure:
     return Failure(types=(_bounded_name(type(error)),), message=text, pickled=pickled)
 
 
-def _size(failure: Failure) -> int:
-    return len(pickling.dumps(failure))
+def _size(value: object) -> int:
+    return len(pickling.dumps(value))
 
 
 def _own(failure: Failure) -> Exception | None:
@@ -168,6 +189,8 @@ def _own(failure: Failure) -> Exception | None:
         found = pickling.loads(failure.pickled) if failure.pickled else None
         if type(found) is Group:
             found = _regroup(found, failure)
+        elif type(found) is Parts:
+            found = exception_of_parts(found, failure.message)
         elif found is None or not issubclass(type(found), Exception):
             found = _remake(failure)
         return found if found is not None and is_sound(found) else None
@@ -185,8 +208,11 @@ def _regroup(group: Group, failure: Failure) -> Exception | None:
     if isinstance(kind, type) and issubclass(kind, ExceptionGroup):
         error = _make(kind, group.text, members)
         if error is not None:
+            set_attributes(error, group.attributes)
             return error
-    return ExceptionGroup(group.text, members)
+    error = ExceptionGroup(group.text, members)
+    set_attributes(error, group.attributes)
+    return error
 
 
 def _remake(failure: Failure) -> Exception | None:
