@@ -10,7 +10,12 @@ from pathlib import Path
 import pytest
 
 from holdfast.client.carriage import Carriage
-from holdfast.errors import BlobCorruptError, ChannelClosedError, ResultUnreadableError
+from holdfast.errors import (
+    BlobCorruptError,
+    ChannelClosedError,
+    ResultUnreadableError,
+    StoreFullError,
+)
 from holdfast.model.messages import Settled
 from holdfast.model.outcome import Encoding, Payload, Reason
 from holdfast.model.task import Spec, State
@@ -118,3 +123,25 @@ def test_what_does_not_get_through_is_told_once(
 def test_a_payload_whose_file_is_gone_is_up_all_the_same(tmp_path: Path) -> None:
     carriage = Carriage(Blobs(), tmp_path, no_pause)
     assert asyncio.run(carriage.up(str(tmp_path / "gone"), LARGE)) is None
+
+
+def test_an_upload_that_is_given_up_while_it_waits_tells_no_more(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        paused = asyncio.Event()
+
+        async def pause(tries: int) -> None:
+            paused.set()
+            await asyncio.Event().wait()
+
+        carriage = Carriage(Blobs(StoreFullError("no room")), tmp_path, pause)
+        async with asyncio.TaskGroup() as group:
+            upload = group.create_task(carriage.up(str(tmp_path / "gone"), LARGE))
+            await paused.wait()
+            assert carriage.held_back == "no room"
+            upload.cancel()
+        assert carriage.held_back == ""
+
+    asyncio.run(main())
+    assert len(caplog.records) == 1

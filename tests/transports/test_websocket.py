@@ -42,6 +42,7 @@ from holdfast.transports.serving import serve
 from holdfast.transports.websocket import WebSocketDialer
 from tests.client import work
 from tests.client.scripted import Scripted
+from tests.conftest import Eventually
 
 Serve = Callable[[Channel], Awaitable[None]]
 
@@ -52,16 +53,20 @@ class Shelf:
     def __init__(self) -> None:
         self.blobs: dict[str, bytes] = {}
         self.status = 0
+        self.refusals = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         name = scope["path"].rpartition("/")[2]
-        body, more = b"", True
+        # What is refused is not read, as on the real routes.
+        refused = self.status and scope["method"] == "PUT"
+        body, more = b"", not refused
         while more:
             event = await receive()
             body += event.get("body", b"")
             more = event.get("more_body", False)
-        if self.status:
-            status, answer = self.status, b"because"
+        if refused:
+            self.refusals += 1
+            status, answer = self.status, b'{"error":"because"}'
         elif scope["method"] == "PUT":
             self.blobs[name] = body
             status, answer = 201, b""
@@ -418,7 +423,7 @@ def test_blobs_go_up_and_come_down(kind: str, tmp_path: Path) -> None:
             statuses = {413: BlobTooLargeError, 507: StoreFullError, 500: ChannelClosedError}
             for status, error in {**statuses, 400: RefusedError}.items():
                 shelf.status = status
-                with pytest.raises(error):
+                with pytest.raises(error, match="because"):
                     await blobs.put(str(given), payload)
             given.unlink()
             with pytest.raises(BlobMissingError, match="is gone"):
@@ -426,6 +431,20 @@ def test_blobs_go_up_and_come_down(kind: str, tmp_path: Path) -> None:
 
     asyncio.run(main())
     assert [path.name for path in tmp_path.iterdir() if path.name != "s"] == []
+
+
+def test_a_refusal_is_heard_before_all_is_sent(kind: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        shelf = Shelf()
+        shelf.status = 507
+        given = tmp_path / "given"
+        given.write_bytes(bytes(30_000_000))
+        async with serving(kind, tmp_path, http=shelf) as address:
+            for _ in range(5):
+                with pytest.raises(StoreFullError, match="because"):
+                    await HttpBlobs({"it": address}).store(str(given), Encoding.PICKLE)
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize(
@@ -501,7 +520,9 @@ def test_a_client_over_a_socket(kind: str, tmp_path: Path) -> None:
         assert client.submit(work.double, 4).result(10) == 8
 
 
-def test_large_payloads_go_by_reference_both_ways(kind: str, tmp_path: Path) -> None:
+def test_large_payloads_go_by_reference_both_ways(
+    kind: str, tmp_path: Path, eventually: Eventually, caplog: pytest.LogCaptureFixture
+) -> None:
     scripted, shelf = Scripted(), Shelf()
     spill, results = tmp_path / "spill", tmp_path / "results"
     spill.mkdir()
@@ -529,6 +550,20 @@ def test_large_payloads_go_by_reference_both_ways(kind: str, tmp_path: Path) -> 
         assert all(spec.payload.digest for spec in scripted.specs.values())
         assert client.submit(work.zeros, 200_000).result(20) == bytes(200_000)
         shelf.status = 507
-        with pytest.raises(StoreFullError):
-            client.submit(work.size, large + b"other").result(20)
+        waiting = [client.submit(work.size, large + bytes(n)) for n in range(20, 26)]
+        with pytest.raises(TimeoutError, match=r"was not accepted in 0.5 s: because; .* submit it"):
+            waiting[0].result(0.5)
+        # They keep neither a small submission from its way nor a large result.
+        assert client.submit(work.zeros, 200_000).result(20) == bytes(200_000)
+        shelf.refusals = 0
+        eventually("a payload is offered again", lambda: shelf.refusals)
+        shelf.status = 0
+        assert [future.result(20) for future in waiting] == [300_020 + n for n in range(6)]
+        assert client.held_back == ""
     assert list(spill.iterdir()) == []
+    # Once each, however many payloads waited, and however often they were refused.
+    said = [record.message for record in caplog.records if record.name == "holdfast.client.blobs"]
+    assert [text.partition(":")[0] for text in said] == [
+        "a large payload waits, and is sent again and again",
+        "large payloads are taken again",
+    ]

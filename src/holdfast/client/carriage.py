@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from holdfast.client.future import Future, decoded, unreadable
-from holdfast.errors import ChannelClosedError, HoldfastError, RefusedError
+from holdfast.errors import ChannelClosedError, HoldfastError, RefusedError, StoreFullError
 from holdfast.model.messages import Settled
 from holdfast.model.outcome import Payload
 from holdfast.observe import logger
@@ -46,6 +46,10 @@ class Carriage:
         self._spill_to = spill_to
         self._pause = pause
         self._room = asyncio.Semaphore(TRANSFERS_MAX)
+        self._waiting = 0
+        """How many uploads the coordinator has no room for now."""
+        self.held_back = ""
+        """Why some payloads do not get up for now, "" where they do."""
 
     async def up(self, path: str, payload: Payload) -> Exception | None:
         """Upload a payload and remove its file; return the error where that surely failed.
@@ -53,13 +57,17 @@ class Carriage:
         Whatever broke is returned, an OSError of this host too: somebody waits for the future.
         """
         try:
-            async with self._room:
-                await self._try(lambda blobs: blobs.put(path, payload))
+            await self._try(lambda blobs: self._put(blobs, path, payload))
         except Exception as error:
             return error
         finally:
             _remove(path)
         return None
+
+    async def _put(self, blobs: Blobs, path: str, payload: Payload) -> None:
+        # Only while it goes: an upload that waits for a disk must not keep results from coming.
+        async with self._room:
+            await blobs.put(path, payload)
 
     async def down(self, settled: Settled, future: Future[object]) -> tuple[object] | BaseException:
         """Download a result and decode it on a thread; return (value,) or what was raised.
@@ -90,18 +98,42 @@ class Carriage:
                 return (value,) if raised is None else raised
 
     async def _try(self, transfer: Callable[[Blobs], Awaitable[None]]) -> None:
-        """Transfer, and again after a break, until it is done or surely refused."""
+        """Transfer, and again after a break or a full disk, until it is done or surely refused."""
         if self._blobs is None:
             raise RefusedError("payloads over 64 KiB need a blob store at the URL", code="blob")
         tries = 0
-        while True:
-            try:
-                return await transfer(self._blobs)
-            except ChannelClosedError as error:
-                tell = _LOG.warning if tries == _TRIES_UNTOLD else _LOG.debug
-                tell("a large payload does not get through, and is tried again: %s", error)
-            await self._pause(tries)
-            tries += 1
+        waits = done = False
+        try:
+            while not done:
+                try:
+                    await transfer(self._blobs)
+                    done = True
+                except StoreFullError as error:
+                    self._hold_back(str(error), new=not waits)
+                    waits = True
+                except ChannelClosedError as error:
+                    tell = _LOG.warning if tries == _TRIES_UNTOLD else _LOG.debug
+                    tell("a large payload does not get through, and is tried again: %s", error)
+                if not done:
+                    await self._pause(tries)
+                    tries += 1
+        finally:
+            if waits:
+                self._let_go(done=done)
+
+    def _hold_back(self, why: str, *, new: bool) -> None:
+        """Tell once that large payloads wait, however many do, and however often each is sent."""
+        if new and not self._waiting:
+            _LOG.warning("a large payload waits, and is sent again and again: %s", why)
+        self._waiting += new
+        self.held_back = why
+
+    def _let_go(self, *, done: bool) -> None:
+        self._waiting -= 1
+        if not self._waiting:
+            self.held_back = ""
+            if done:
+                _LOG.warning("large payloads are taken again")
 
 
 def _decoded(

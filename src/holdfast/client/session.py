@@ -122,7 +122,9 @@ class Session:
     @property
     def held_back(self) -> str:
         """Why submissions are not kept now, "" where nothing is in their way."""
-        return self._book.held_back if self._connected else "the coordinator is not reached"
+        if not self._connected:
+            return "the coordinator is not reached"
+        return self._book.held_back or self._carriage.held_back
 
     def ask(self, question: str, parameters: dict[str, Any], answer: Answer) -> None:
         """Ask a question; its reply ends `answer`."""

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import json
 import os
+import select
 import socket
 import ssl
 from collections.abc import Iterator
@@ -78,7 +80,7 @@ def put(address: Address, path: str, payload: Payload) -> None:
             connection.request(
                 "PUT",
                 f"{BLOBS_PATH}/{payload.digest.hex()}",
-                body=_pieces_on_disk(file),
+                body=_until_answered(_pieces_on_disk(file), connection),
                 headers={"Content-Length": str(payload.size_bytes)},
             )
         _check(connection.getresponse(), payload.digest)
@@ -178,12 +180,26 @@ def _pieces_on_disk(file: BinaryIO) -> Iterator[bytes]:
         yield piece
 
 
+def _until_answered(
+    pieces: Iterator[bytes], connection: http.client.HTTPConnection
+) -> Iterator[bytes]:
+    """Stop where an answer is there before the end: it is a refusal, and what follows is unread."""
+    heard = select.poll()
+    if not isinstance(connection, http.client.HTTPSConnection):
+        # What TLS says by itself would look like an answer.
+        heard.register(connection.sock, select.POLLIN)
+    for piece in pieces:
+        if heard.poll(0):
+            return
+        yield piece
+
+
 def _check(response: http.client.HTTPResponse, digest: bytes) -> None:
     """Raise what a refusal means."""
     status = response.status
     if status < 300:
         return
-    text = response.read(_TEXT_BYTES_MAX).decode(errors="replace")
+    text = _said(response.read(_TEXT_BYTES_MAX))
     if status == http.HTTPStatus.NOT_FOUND:
         raise BlobMissingError(f"no blob has the digest {digest.hex()}")
     if status == http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
@@ -193,3 +209,11 @@ def _check(response: http.client.HTTPResponse, digest: bytes) -> None:
     if status >= 500:
         raise ChannelClosedError(f"HTTP {status}: {text}")
     raise RefusedError(f"HTTP {status}: {text}", code="blob")
+
+
+def _said(body: bytes) -> str:
+    """Return the text of a refusal as our routes give it, or whatever else was answered."""
+    try:
+        return str(json.loads(body)["error"])
+    except (ValueError, LookupError, TypeError):
+        return body.decode(errors="replace")
