@@ -191,8 +191,12 @@ class Store(Protocol):
 class Room(Protocol):
     """Space on the store's disk: a watermark for submissions, and a ballast for outcomes."""
 
-    def short(self) -> bool:
-        """Whether free space is below the watermark: submissions are refused then."""
+    def short(self, size_bytes: int = 0) -> bool:
+        """Whether free space would be below the watermark: what is new is refused then."""
+        ...
+
+    def needed_bytes(self) -> int:
+        """Return how much has to be free for submissions to be kept."""
         ...
 
     def release(self) -> None:

@@ -84,11 +84,15 @@ class StageRoom:
 
     def __init__(self) -> None:
         self.is_short = False
+        self.free_bytes = 1 << 30
         self.released = 0
         self.restored = 0
 
-    def short(self) -> bool:
-        return self.is_short
+    def short(self, size_bytes: int = 0) -> bool:
+        return self.is_short or size_bytes > self.free_bytes
+
+    def needed_bytes(self) -> int:
+        return 5 << 19
 
     def release(self) -> None:
         self.released += 1

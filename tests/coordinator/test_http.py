@@ -82,6 +82,18 @@ def test_blobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("", "ab", "g" * 64):
             assert (await _call(routes, "GET", f"/v1/blobs/{name}"))[0] == 400
 
+        stage.room.free_bytes = 1000
+        length = [(b"content-length", b"1000")]
+        assert (await _call(routes, "PUT", path, [data], headers=length))[0] == 201
+        # It would take what is for outcomes, and be removed again.
+        stage.room.free_bytes = 999
+        status, text = await _call(routes, "PUT", path, [data], headers=length)
+        assert status == 507
+        assert b"no room for a payload of 0.1 MiB until 2.6 MiB are free" in text
+        stage.coordinator.short = True
+        assert (await _call(routes, "PUT", path, [data]))[0] == 507
+        stage.coordinator.short = False
+
         async def full(chunks: object, *, bytes_max: int) -> None:
             raise StoreFullError("no room")
 

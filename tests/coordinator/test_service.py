@@ -453,6 +453,8 @@ def test_without_room_submitters_are_refused_and_outcomes_wait() -> None:
         refused = await client.next(Refused)
         assert (refused.task, refused.code) == (late.id, "no_room")
         assert refused.retry_after_seconds > 0
+        text = "the coordinator's disk has no room for new tasks until 2.5 MiB are free"
+        assert refused.text == text
         assert not any(isinstance(m, Answered) for m in worker.unread)
         assert stage.room.released > 0
         full[0] = False
@@ -490,6 +492,7 @@ def test_the_room_is_looked_at(caplog: pytest.LogCaptureFixture) -> None:
             stage.coordinator.look_at_room()
             assert not stage.coordinator.short
         assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
+        assert "until 2.5 MiB are free" in caplog.text
 
     perform(play)
 

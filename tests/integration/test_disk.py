@@ -41,7 +41,7 @@ from holdfast.transports.websocket import WebSocketDialer
 from tests.integration import bodies
 from tests.integration.conftest import ROOT, Seen
 
-SIZE_MEBIBYTES = 56
+SIZE_MEBIBYTES = 40
 _PIECE_BYTES = 64 * 1024
 _SECONDS = 20
 
@@ -142,6 +142,8 @@ def test_a_full_disk_refuses_new_tasks_and_settles_the_old(tmp_path: Path, seen:
             assert isinstance(told, Refused)
             assert told.code == "no_room", told.text
             assert told.retry_after_seconds > 0
+            # A share of the small disk, and the ballast that was given up.
+            assert told.text.endswith("until 6.3 MiB are free"), told.text
             with pytest.raises(TimeoutError):
                 refused.wait_accepted(0.5)
             release.touch()

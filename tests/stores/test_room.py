@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.stores.ballast import Ballast
-from holdfast.stores.room import DiskRoom
+from holdfast.stores.ballast import BALLAST_BYTES, Ballast
+from holdfast.stores.room import WATERMARK_BYTES, DiskRoom
 
 MANY = 1 << 40
+MEBIBYTE = 1 << 20
 
 
 @pytest.fixture
@@ -20,22 +21,46 @@ def free(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return told
 
 
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A volume of 40 MiB."""
+    monkeypatch.setattr(Ballast, "volume_bytes", lambda self: 40 * MEBIBYTE)
+
+
+@pytest.mark.usefixtures("small")
 def test_submissions_are_refused_below_the_watermark(tmp_path: Path, free: list[int]) -> None:
-    room = DiskRoom(tmp_path / "x.db", watermark_bytes=1000)
+    room = DiskRoom(tmp_path / "x.db")
     assert not room.short()
-    free.append(999)
+    assert room.needed_bytes() == 5 * MEBIBYTE
+    free.append(5 * MEBIBYTE)
+    assert not room.short()
+    assert room.short(1), "with what is to come it would be below"
+    free.append(5 * MEBIBYTE - 1)
     assert room.short()
     free.append(MANY)
     assert not room.short()
 
 
+@pytest.mark.usefixtures("small")
 def test_the_ballast_is_given_up_once_and_made_again(tmp_path: Path, free: list[int]) -> None:
-    room = DiskRoom(tmp_path / "x.db", watermark_bytes=1000)
+    room = DiskRoom(tmp_path / "x.db")
     room.release()
     assert room.short(), "without its reserve it has no room, whatever the disk says"
-    free.append(1000)
+    needed = room.needed_bytes()
+    assert needed == 6.25 * MEBIBYTE
+    free.append(needed - 1)
     room.restore()
     assert room.short(), "the reserve is not taken where it would leave less than the watermark"
-    free.append(MANY)
+    free.append(needed)
     room.restore()
     assert not room.short()
+
+
+def test_a_large_volume_has_a_watermark_that_does_not_grow(
+    tmp_path: Path, free: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Ballast, "volume_bytes", lambda self: MANY)
+    room = DiskRoom(tmp_path / "x.db")
+    assert room.needed_bytes() == WATERMARK_BYTES
+    room.release()
+    assert room.needed_bytes() == WATERMARK_BYTES + BALLAST_BYTES

@@ -370,10 +370,9 @@ class Gateway:
             self._coordinator.inbox.tick(Tick(seconds))
             self.beat()
 
-    @property
-    def short(self) -> bool:
-        """Whether the disk has no room for what is new."""
-        return self._coordinator.short
+    def no_room_for(self, size_bytes: int) -> str:
+        """Return what is told to who brings a payload, "" where the disk has room for it."""
+        return self._coordinator.no_room_for(size_bytes)
 
     async def ready(self) -> None:
         """Wait until the store was read: before that, nothing can be told true from false."""

@@ -111,11 +111,10 @@ class Routes:
         if not length.isdigit() or int(length) > PAYLOAD_BYTES_MAX:
             await _answer(send, 413, {"error": f"over {PAYLOAD_BYTES_MAX} bytes"})
             return
-        if self._gateway.short:
-            # What is left is for the outcomes of tasks that run.
-            await _answer(send, 507, {"error": "the coordinator's disk has no room"})
-            return
         try:
+            # What is left is for the outcomes of tasks that run.
+            if no_room := self._gateway.no_room_for(int(length)):
+                raise StoreFullError(no_room)
             payload = await self._blobs.put(_body(receive), bytes_max=PAYLOAD_BYTES_MAX)
         except BlobTooLargeError as error:
             await _answer(send, 413, {"error": str(error)})

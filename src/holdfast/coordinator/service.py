@@ -11,6 +11,7 @@ What it does at start is what its sweeper does all the time; it keeps no truth i
 from __future__ import annotations
 
 import asyncio
+from math import ceil
 
 from holdfast.coordinator import loading
 from holdfast.coordinator.deciding import Terms, decide
@@ -74,6 +75,7 @@ class Coordinator:
         self._damage: StoreCorruptError | None = None
         self.short = False
         """Whether submissions are refused for want of room."""
+        self._needed_bytes = 0
         self.ready = asyncio.Event()
         """Set when the store was read: sessions are answered from then on."""
 
@@ -82,11 +84,21 @@ class Coordinator:
         if self._room.short():
             self._room.restore()
         short = self._room.short()
+        self._needed_bytes = self._room.needed_bytes()
         if short and not self.short:
-            _LOG.warning("the disk is nearly full: new tasks are refused, outcomes are still kept")
+            until = _mebibytes(self._needed_bytes)
+            told = "the disk is nearly full: new tasks are refused until %s are free, outcomes kept"
+            _LOG.warning(told, until)
         elif self.short and not short:
             _LOG.warning("the disk has room again: new tasks are kept")
         self.short = short
+
+    def no_room_for(self, size_bytes: int) -> str:
+        """Return what is told to who brings a payload, "" where there is room for it."""
+        if not self.short and not self._room.short(size_bytes):
+            return ""
+        what = f"a payload of {_mebibytes(size_bytes)}"
+        return _no_room(what, self._room.needed_bytes() + size_bytes)
 
     # The inbox.
 
@@ -231,7 +243,7 @@ class Coordinator:
             now=self.clock.monotonic(),
             now_ms=self.clock.wall_ms(),
             rng=self._rng,
-            short=self.short,
+            no_room=_no_room("new tasks", self._needed_bytes) if self.short else "",
         )
         await loading.load(turn, items, self.store)
         for item in items:
@@ -259,8 +271,10 @@ class Coordinator:
     async def _no_room(self, items: list[Item], error: StoreFullError) -> None:
         """Refuse new submissions, give the ballast up, and let the rest commit when it can."""
         self.counters.add("turns_without_room")
-        _LOG.error("no room: %s", error)
         self._room.release()
+        self._needed_bytes = self._room.needed_bytes()
+        until = _mebibytes(self._needed_bytes)
+        _LOG.error("no room: %s; new tasks are refused until %s are free", error, until)
         self.short = True
         submitted = [item for item in items if isinstance(item[1], _SUBMITTED)]
         if not submitted:
@@ -304,3 +318,14 @@ class Coordinator:
                 kind = receipt.refused_inserts if change.before is None else receipt.refused_updates
                 kind.append(change.after.spec.id)
         return receipt
+
+
+def _no_room(what: str, needed_bytes: int) -> str:
+    """Say what has no room, and when it will."""
+    until = f"until {_mebibytes(needed_bytes)} are free"
+    return f"the coordinator's disk has no room for {what} {until}"
+
+
+def _mebibytes(size_bytes: int) -> str:
+    # Rounded up: so much is enough.
+    return f"{ceil(size_bytes * 10 / (1 << 20)) / 10:.1f} MiB"

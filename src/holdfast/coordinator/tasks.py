@@ -51,8 +51,8 @@ def submit(turn: Turn, session: ClientSession, message: Submit) -> None:
         if known is not None:
             _repeated(turn, session, spec, known)
             continue
-        if turn.short:
-            turn.say(session, no_room(spec))
+        if turn.no_room:
+            turn.say(session, _no_room(spec, turn.no_room))
             continue
         if spec.code and not turn.has_code(spec.code):
             turn.say(session, _no_code(spec))
@@ -65,9 +65,8 @@ def submit(turn: Turn, session: ClientSession, message: Submit) -> None:
         turn.watched.append((session, spec.id))
 
 
-def no_room(spec: Spec) -> Refused:
+def _no_room(spec: Spec, text: str) -> Refused:
     """Return what a submitter is told where there is no room now; its task was not kept."""
-    text = "the coordinator's disk has no room for new tasks"
     return Refused(spec.id, "no_room", text, retry_after_seconds=NO_ROOM_SECONDS)
 
 
@@ -126,7 +125,7 @@ def put_code(turn: Turn, session: ClientSession, message: PutCode) -> None:
 
     Where there is none it is dropped, and its tasks are refused until it comes again with them.
     """
-    if not turn.short and not turn.has_code(message.digest):
+    if not turn.no_room and not turn.has_code(message.digest):
         turn.code[message.digest] = message.data
 
 

@@ -54,7 +54,7 @@ class Change:
 class Turn:
     """The decisions of one turn. `now` is monotonic seconds, `now_ms` wall milliseconds.
 
-    `short`: there is no room for submissions.
+    `no_room` is what submitters are told where there is none for them, else "".
     """
 
     def __init__(
@@ -65,14 +65,14 @@ class Turn:
         now: float,
         now_ms: int,
         rng: Entropy,
-        short: bool = False,
+        no_room: str = "",
     ) -> None:
         self.state = state
         self.number = number
         self.now = now
         self.now_ms = now_ms
         self.rng = rng
-        self.short = short
+        self.no_room = no_room
         self.loaded: dict[bytes, Task] = {}
         self.keys: dict[str, TaskId] = {}
         self.changes: dict[bytes, Change] = {}

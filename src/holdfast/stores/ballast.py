@@ -57,6 +57,11 @@ class Ballast:
         self.path.unlink(missing_ok=True)
         return held
 
+    def volume_bytes(self) -> int:
+        """Return how large the file system of the database is."""
+        room = os.statvfs(self.path.parent)
+        return room.f_blocks * room.f_frsize
+
     def free_bytes(self) -> int:
         """Return how much an ordinary process may still write beside the database."""
         room = os.statvfs(self.path.parent)

@@ -11,19 +11,29 @@ from pathlib import Path
 from holdfast.stores.ballast import BALLAST_BYTES, Ballast
 
 WATERMARK_BYTES = 4 * BALLAST_BYTES
+_VOLUME_PART = 8
+"""A small volume keeps at most this part of itself free: below it nothing would ever be taken."""
+_BALLAST_PART = WATERMARK_BYTES // BALLAST_BYTES
 
 
 class DiskRoom:
     """`ports.Room` for a database file."""
 
-    def __init__(self, database: Path, *, watermark_bytes: int = WATERMARK_BYTES) -> None:
-        self._ballast = Ballast(database)
-        self._watermark_bytes = watermark_bytes
-        self._ballast.take(room_bytes=watermark_bytes)
+    def __init__(self, database: Path) -> None:
+        volume_bytes = Ballast(database).volume_bytes()
+        self._watermark_bytes = min(WATERMARK_BYTES, volume_bytes // _VOLUME_PART)
+        self._ballast_bytes = self._watermark_bytes // _BALLAST_PART
+        self._ballast = Ballast(database, size_bytes=self._ballast_bytes)
+        self._ballast.take(room_bytes=self._watermark_bytes)
 
-    def short(self) -> bool:
-        """Whether less than the watermark is free, or the ballast was given up."""
-        return not self._ballast.is_held or self._ballast.free_bytes() < self._watermark_bytes
+    def short(self, size_bytes: int = 0) -> bool:
+        """Whether less than the watermark would be free, or the ballast was given up."""
+        left = self._ballast.free_bytes() - size_bytes
+        return not self._ballast.is_held or left < self._watermark_bytes
+
+    def needed_bytes(self) -> int:
+        """Return the watermark, and the ballast where that has to be made again."""
+        return self._watermark_bytes + (0 if self._ballast.is_held else self._ballast_bytes)
 
     def release(self) -> None:
         """Give the ballast up."""

@@ -95,7 +95,7 @@ def functions_are_taken_for_kept(patch: pytest.MonkeyPatch) -> None:
     original = Turn.has_code
 
     def put_code(turn: Turn, session: ClientSession, message: PutCode) -> None:
-        if not turn.short and not original(turn, message.digest):
+        if not turn.no_room and not original(turn, message.digest):
             turn.code[message.digest] = message.data
 
     patch.setattr(tasks, "put_code", put_code)

@@ -201,9 +201,13 @@ class SimRoom:
         self._disk = disk
         self._loop = loop
 
-    def short(self) -> bool:
+    def short(self, size_bytes: int = 0) -> bool:
         """Whether the disk is full now."""
         return self._loop.time() < self._disk.full_until
+
+    def needed_bytes(self) -> int:
+        """Nothing is measured here."""
+        return 0
 
     def release(self) -> None:
         """Nothing is kept back here: a full disk stays full until it is healed."""
