@@ -41,6 +41,17 @@ def test_status_story_and_why_by_prefix() -> None:
     perform(play)
 
 
+def test_why_tells_of_a_worker_that_does_not_start() -> None:
+    async def play(stage: Stage) -> None:
+        client = await stage.client()
+        await client.keep(spec := stage.spec())
+        stage.coordinator.absent = "the coordinator's own worker ended with exit code 3"
+        why = (await client.ask("why", task=id_text(spec.id))).data["why"]
+        assert why == f"queued: no worker is connected; {stage.coordinator.absent}"
+
+    perform(play)
+
+
 def test_lists() -> None:
     async def play(stage: Stage) -> None:
         client = await stage.client()

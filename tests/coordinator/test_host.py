@@ -139,6 +139,37 @@ def test_the_identity_of_a_home(tmp_path: Path) -> None:
     assert hand.identity == "abc"
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("", ""),
+        ("first\nthe limit is 24\n\n", "the limit is 24"),
+        ("holdfast: the limit is 24\n2026-11-26 a line of ours\n", "holdfast: the limit is 24"),
+        ("x" * 10_000, "x" * 500),
+    ],
+)
+def test_the_end_of_a_worker_is_told_with_its_last_words(
+    tmp_path: Path, eventually: Eventually, said: str, told: str
+) -> None:
+    never, log = tmp_path / "never.log", tmp_path / "coordinator.log"
+    log.write_text("holdfast: of an earlier life\n")
+    ends = f"open({str(log)!r}, 'a').write({said!r}); raise SystemExit(3)"
+    command = [sys.executable, "-I", "-c", ends]
+    hand = Hand(command, tmp_path / "worker-0", directory=tmp_path, logs=[never, log])
+    hand.look(0.0)
+    assert hand.trouble == ""
+    eventually("it has ended", lambda: hand.gone)
+    hand.look(1.0)
+    words = f": {told} ({log})" if told else ""
+    text = "the coordinator's own worker ended with exit code 3"
+    assert hand.trouble == f"{text}, and is started again{words}"
+    eventually("it has ended again", lambda: hand.gone)
+    hand.look(2.0)
+    assert hand.trouble == f"{text}, 2 times in a row, and is started again{words}"
+    hand.kill()
+    eventually("it is gone", lambda: hand.gone)
+
+
 # The host, with a scripted coordinator.
 
 
@@ -164,6 +195,7 @@ class Around:
         self.state = self
         self.sessions: dict[str, Any] = {}
         self.damage: Exception | None = None
+        self.absent = ""
 
     def give_up(self, damage: Exception) -> None:
         self.damage = damage
@@ -360,3 +392,26 @@ def test_a_worker_that_somebody_else_started_is_dismissed_too(tmp_path: Path) ->
     with subprocess.Popen(command(home)) as stranger:
         asyncio.run(scene(stranger))
         assert stranger.wait(10) == 0
+
+
+def test_the_coordinator_knows_what_became_of_a_worker_beside_it(tmp_path: Path) -> None:
+    async def scene() -> None:
+        around, stop = Around(), asyncio.Event()
+        home = tmp_path / "worker-0"
+        home.mkdir()
+        (home / "identity").write_text("abc")
+        killed = [sys.executable, "-I", "-c", "import os; os.kill(os.getpid(), 9)"]
+        hand = Hand(killed, home, directory=tmp_path)
+        with StateLock(tmp_path) as lock:
+            host = make_host(tmp_path, around, stop.set, hands=[hand], lock=lock)
+            watching = asyncio.ensure_future(host.watch())
+            try:
+                await until(lambda: "ended with signal 9" in around.absent)
+                around.sessions["abc"] = object()
+                await until(lambda: not around.absent)
+            finally:
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
+                await until(lambda: hand.gone)
+
+    asyncio.run(scene())

@@ -37,11 +37,17 @@ def worker(
     )
 
 
-def told(life: Life, *offers: Offer, tags: tuple[str, ...] = (), concurrent: bool = False) -> str:
+def told(
+    life: Life,
+    *offers: Offer,
+    tags: tuple[str, ...] = (),
+    concurrent: bool = False,
+    absent: str = "",
+) -> str:
     spec = Spec(
         TaskId(bytes(16)), "m:f", Payload(Encoding.JSON), 1, tags=tags, concurrent=concurrent
     )
-    return why(Task(spec, life), offers, now_ms=NOW_MS, names=NAMES)
+    return why(Task(spec, life), offers, now_ms=NOW_MS, names=NAMES, absent=absent)
 
 
 def running(**fields: Any) -> Life:
@@ -133,3 +139,11 @@ def test_a_task_that_a_worker_cannot_run() -> None:
     bare = Life(avoid="a", avoid_until_ms=NOW_MS + 1)
     assert "its environment lacks something" in told(bare, worker("a"))
     assert told(Life(avoid="a", avoid_until_ms=NOW_MS), worker("a")) == "queued: no free slot"
+
+
+def test_a_worker_that_should_be_here_is_named_where_no_other_serves() -> None:
+    ended = "its own worker ended"
+    assert told(Life(), absent=ended) == f"queued: no worker is connected; {ended}"
+    assert told(Life(), worker("a", queues=["b"]), absent=ended).endswith(f"; {ended}")
+    assert told(Life(), worker("a"), absent=ended) == "queued: no free slot"
+    assert told(Life(due_ms=NOW_MS + 1), absent=ended).startswith("starts in")

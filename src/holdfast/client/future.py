@@ -176,7 +176,7 @@ class Future(StandardFuture[T]):
 
     def _late(self, timeout: float | None) -> str:
         if self._kept:
-            return f"task {self.id} has not ended in {timeout} s; it goes on"
+            return f"task {self.id} has not ended in {timeout} s; it goes on, and `why` tells more"
         why = self._owner.held_back
         late = f"task {self.id} was not accepted in {timeout} s{': ' if why else ''}{why}"
         return f"{late}; this client goes on to submit it"

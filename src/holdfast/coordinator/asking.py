@@ -151,7 +151,8 @@ class Questions:
         offers = list(self._coordinator.state.crew.offers.values())
         now_ms = self._coordinator.clock.wall_ms()
         names = self._names([task.life.worker, *task.life.avoid.split()])
-        text = why(task, offers, now_ms=now_ms, names=names)
+        absent = self._coordinator.absent
+        text = why(task, offers, now_ms=now_ms, names=names, absent=absent)
         waits = task.life.state is State.QUEUED and task.life.due_ms > now_ms
         return {
             "id": id_text(task.spec.id),

@@ -31,6 +31,8 @@ _STOP_SECONDS = 35.0
 _HURRY_SECONDS = 4.0
 """What a worker gets to stop its tasks and to tell of it."""
 _GONE_LOOK_SECONDS = 0.01
+_TAIL_BYTES = 4096
+_LINE_CHARACTERS_MAX = 500
 
 
 class Hand:
@@ -38,7 +40,8 @@ class Hand:
 
     `command` starts it. A worker of a former coordinator may still live: it holds the lock of its
     home, and is left alone until that is free. `umask` is what the user's own files get;
-    `environment` is its environment, None: ours.
+    `environment` is its environment, None: ours. `logs` are the files that it writes to; the first
+    that grew in a life has its last words.
     """
 
     def __init__(
@@ -49,16 +52,20 @@ class Hand:
         directory: Path,
         umask: int = -1,
         environment: Mapping[str, str] | None = None,
+        logs: Sequence[Path] = (),
     ) -> None:
         self._command = list(command)
         self._home = home
         self._directory = directory
         self._umask = umask
         self._environment = environment
+        self._logs = dict.fromkeys(logs, 0)
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
         self._next = 0.0
         self._deaths = 0
+        self.trouble = ""
+        """How the last life of the worker ended, "" where none has."""
 
     @property
     def identity(self) -> str:
@@ -71,15 +78,19 @@ class Hand:
     def look(self, now: float) -> None:
         """Start the worker where none lives; soon at first, then ever more slowly."""
         if self._process is not None and self._process.poll() is not None:
-            _LOG.warning("worker process ended with %s", self._process.returncode)
+            status = self._process.returncode
+            said = self._last_words()
+            _LOG.warning("worker process ended with %s", status)
             self._process = None
             steady = now - self._started > _STEADY_SECONDS
             self._deaths = 1 if steady else self._deaths + 1
             pauses = _RESPAWN_SECONDS
             self._next = now + pauses[min(self._deaths - 1, len(pauses) - 1)]
+            self.trouble = self._ended(status) + said
         if self._process is None and now >= self._next and not self.is_held:
             self._started = now
             self._next = now + _RESPAWN_SECONDS[-1]
+            self._logs = {log: _size(log) for log in self._logs}
             self._process = subprocess.Popen(
                 self._command,
                 cwd=self._directory,
@@ -88,6 +99,17 @@ class Hand:
                 umask=self._umask,
                 env=self._environment,
             )
+
+    def _ended(self, status: int) -> str:
+        how = f"exit code {status}" if status >= 0 else f"signal {-status}"
+        times = f", {self._deaths} times in a row" if self._deaths > 1 else ""
+        return f"the coordinator's own worker ended with {how}{times}, and is started again"
+
+    def _last_words(self) -> str:
+        for log, began in self._logs.items():
+            if line := _last_line(log, began):
+                return f": {line} ({log})"
+        return ""
 
     @property
     def pid(self) -> int:
@@ -134,6 +156,29 @@ class Hand:
         """SIGKILL; its guard ends what it started."""
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
+
+
+def _size(log: Path) -> int:
+    try:
+        return log.stat().st_size
+    except OSError:
+        return 0
+
+
+def _last_line(log: Path, began: int) -> str:
+    """Return the last line of a log that is its writer's own, or "" where nothing new is there.
+
+    Where it shares the log with us, the error that ends it begins with `holdfast: `.
+    """
+    try:
+        with log.open("rb") as file:
+            file.seek(max(began, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+            lines = file.read().decode(errors="replace").split("\n")
+    except OSError:
+        return ""
+    said = [line.strip() for line in lines if line.strip()]
+    errors = [line for line in said if line.startswith("holdfast: ")]
+    return (errors or said or [""])[-1][:_LINE_CHARACTERS_MAX]
 
 
 class Host:
@@ -192,6 +237,7 @@ class Host:
             except (OSError, HoldfastError) as error:
                 # No process, or no answer of the store, can be had now; we look again.
                 _LOG.error("the workers beside us cannot be looked after: %s", error)
+            self._coordinator.absent = self._absent()
             try:
                 async with asyncio.timeout(_LOOK_SECONDS):
                     await self._look.wait()
@@ -217,6 +263,14 @@ class Host:
         if not unfinished(await self._reader.counts()):
             self._stop()
         return now
+
+    def _absent(self) -> str:
+        """Say what became of a hand that is not connected: all are started alike."""
+        present = self._coordinator.state.sessions
+        troubles = (
+            hand.trouble for hand in self._hands if hand.trouble and hand.identity not in present
+        )
+        return next(troubles, "")
 
     async def _missed(self) -> str:
         if lost := self._lock.lost:

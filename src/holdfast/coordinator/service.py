@@ -76,6 +76,8 @@ class Coordinator:
         self.short = False
         """Whether submissions are refused for want of room."""
         self._needed_bytes = 0
+        self.absent = ""
+        """What became of workers that are kept beside us and are not here; the host says it."""
         self.ready = asyncio.Event()
         """Set when the store was read: sessions are answered from then on."""
 

@@ -9,10 +9,13 @@ from holdfast.core.dispatch import Offer
 from holdfast.model.task import Lease, State, Task, Wanted, needs_of
 
 
-def why(task: Task, offers: Sequence[Offer], *, now_ms: int, names: dict[str, str]) -> str:
+def why(
+    task: Task, offers: Sequence[Offer], *, now_ms: int, names: dict[str, str], absent: str = ""
+) -> str:
     """Return the reason for a task's state, for a person.
 
-    `offers` are the present workers, `names` their names by identity.
+    `offers` are the present workers, `names` their names by identity. `absent` says what became of
+    one that should be present, where that is known.
     """
     life = task.life
     if life.state is State.RUNNING:
@@ -25,7 +28,9 @@ def why(task: Task, offers: Sequence[Offer], *, now_ms: int, names: dict[str, st
         return f"failed: {life.reason.text}{_failure(task)}"
     if life.state is State.SUCCEEDED:
         return f"succeeded in run {life.fence} on worker {names.get(life.worker, life.worker)}"
-    return _queued(task, offers, now_ms=now_ms, names=names)
+    text = _queued(task, offers, now_ms=now_ms, names=names)
+    served = any(offer.serves(needs_of(task.spec)) for offer in offers)
+    return text if served or not absent or life.due_ms > now_ms else f"{text}; {absent}"
 
 
 def _running(task: Task, names: dict[str, str], now_ms: int) -> str:

@@ -102,7 +102,15 @@ def _hands(settings: CoordinatorSettings, url: str, *, umask: int) -> list[Hand]
     for number in range(settings.workers):
         home = settings.state_dir.resolve() / f"worker-{number}"
         command = _worker_command(settings, url, home)
-        hands.append(Hand(command, home, directory=directory, umask=umask, environment=environment))
+        hand = Hand(
+            command,
+            home,
+            directory=directory,
+            umask=umask,
+            environment=environment,
+            logs=_logs(settings),
+        )
+        hands.append(hand)
         hands[-1].look(now)
     return hands
 
@@ -314,7 +322,6 @@ def _worker_command(settings: CoordinatorSettings, url: str, home: Path) -> list
     from holdfast.config import WorkerSettings
     from holdfast.wiring.launch import command
 
-    log = settings.state_dir.resolve() / "worker.log"
     return command(
         WorkerSettings(
             urls=(url,),
@@ -322,6 +329,12 @@ def _worker_command(settings: CoordinatorSettings, url: str, home: Path) -> list
             slots=settings.slots,
             path=settings.path,
             embedded=settings.embedded,
-            log_to=log if settings.embedded else None,
+            log_to=_logs(settings)[0] if settings.embedded else None,
         )
     )
+
+
+def _logs(settings: CoordinatorSettings) -> tuple[Path, ...]:
+    """Return where a worker beside us writes: before its own log is open, into that of ours."""
+    names = ("worker.log", "coordinator.log") if settings.embedded else ()
+    return tuple(settings.state_dir.resolve() / name for name in names)
