@@ -6,6 +6,7 @@ import importlib
 import io
 import os
 import sys
+from contextlib import suppress
 from enum import IntEnum
 
 import click
@@ -149,7 +150,8 @@ def run() -> int:
 
 def _give_up_output() -> None:
     """Let go what is buffered, which has nowhere to go; the end of Python would try it again."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with suppress(io.UnsupportedOperation):  # It is no file, so that nothing is tried again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run() -> int:
