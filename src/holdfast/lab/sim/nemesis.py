@@ -81,9 +81,15 @@ class Nemesis:
 
     def _count(self, fault: Fault) -> None:
         self.counts[fault.kind] += 1
-        if fault.kind is not FaultKind.CRASH or fault.target != COORDINATOR:
-            self._stage.records.obstruct(fault.target, self._stage.loop.time() + fault.seconds)
-        self._stage.sessions.disturbed(fault.target, for_seconds=fault.seconds)
+        if fault.kind is FaultKind.CRASH and fault.target == COORDINATOR:
+            self._stage.sessions.disturbed(COORDINATOR, for_seconds=fault.seconds)
+        else:
+            self._obstruct(fault.target, fault.seconds)
+
+    def _obstruct(self, host: str, seconds: float) -> None:
+        """Let the oracles know that something stands in the way of a host for so long."""
+        self._stage.sessions.disturbed(host, for_seconds=seconds)
+        self._stage.records.obstruct(host, self._stage.loop.time() + seconds)
 
     def _heal(self) -> None:
         """End whatever is left of any fault."""
@@ -178,8 +184,7 @@ class Nemesis:
         left = stage.plan.heal_at - stage.loop.time()
         seconds = min(left, DEAF_LEASES[1] * stage.plan.lease_seconds)
         if seconds > 0 and self._coordinator.stall(seconds):
-            stage.records.obstruct(COORDINATOR, stage.loop.time() + seconds)
-            stage.sessions.disturbed(COORDINATOR, for_seconds=seconds)
+            self._obstruct(COORDINATOR, seconds)
 
     def _kill_ambushed(self, fault: Fault, end: End) -> None:
         if self._workers[fault.target].party is end.party:
@@ -188,6 +193,7 @@ class Nemesis:
     def _part(self, name: str, seconds: float) -> None:
         """Let nothing pass to a host or from it for so long, at most until all heals."""
         stage = self._stage
+        self._obstruct(name, seconds)
         stage.net.silence(name, outward=True, inward=True, hanging=False)
         self._cut_off[name] = self._cut_off.get(name, 0) + 1
         stage.loop.later(seconds, self._rejoin, name, False)
