@@ -540,6 +540,21 @@ def test_what_the_kernel_tells_adds_nothing_to_what_the_guard_told() -> None:
     perform(play)
 
 
+def test_what_the_guard_tells_counts_where_both_wait_for_one_turn() -> None:
+    async def play(stage: Stage) -> None:
+        worker, _, (order,) = await _running(stage)
+        assert worker.welcome is not None
+        await worker.leave()
+        await stage.quiet()
+        spooled = Death("id-w", 1, True, (order.token,), (order.token,))
+        stage.coordinator.post(None, Death("id-w", 1, certain=False))
+        assert stage.gateway.death(spooled, worker.welcome.last_word, nobody)
+        await stage.quiet()
+        assert (await stage.row(order.task)).life.lease is Lease.HELD
+
+    perform(play)
+
+
 def test_what_the_kernel_tells_does_not_replace_the_guards_word_on_an_open_socket() -> None:
     async def play(stage: Stage) -> None:
         worker, _, (order,) = await _running(stage)

@@ -34,6 +34,7 @@ SHOWN = (
     (9200001, None),
     (9200220, None),
     (9207417, None),
+    (9503129, None),
     (9508076, None),
 )
 """Each showed a fault of the product, or of the judge, when it was first run."""

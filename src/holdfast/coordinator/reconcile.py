@@ -241,9 +241,8 @@ def death(turn: Turn, fact: Death) -> None:
     if row is None or row.incarnation != fact.incarnation:
         turn.count("deaths_late")
         return
-    buried = turn.state.buried.get(fact.identity)
-    if not fact.certain and buried is not None and buried.incarnation == fact.incarnation:
-        # Its guard told before, and more exactly: what it spooled waits for the restart.
+    if not fact.certain and turn.state.guard_told_of(fact.identity, fact.incarnation):
+        # More exactly, be it that its word was not judged yet: what it spooled waits.
         return
     if fact.certain:
         turn.state.buried[fact.identity] = fact

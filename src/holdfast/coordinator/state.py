@@ -143,6 +143,12 @@ class CoordinatorState:
         known = self.known(self.names.get(name, ""))
         return known if known is not None and known.name == name else None
 
+    def guard_told_of(self, identity: str, incarnation: int) -> bool:
+        """Whether a guard's report of this life was judged, or is here and waits for it."""
+        buried = self.buried.get(identity)
+        judged = buried is not None and buried.incarnation == incarnation
+        return judged or incarnation in self.reporters.get(identity, ())
+
     def keep(self, task: Task) -> None:
         """Take a committed row into the cache, and index it by who holds it."""
         life, task_id = task.life, task.spec.id
