@@ -33,6 +33,7 @@ from holdfast.model.messages import (
     ClientWelcome,
     Ended,
     HeldLease,
+    LeaseAnswer,
     Message,
     Reply,
     Settled,
@@ -484,3 +485,16 @@ def perform(play: Callable[[Stage], Awaitable[None]], **settings: Any) -> None:
             await play(stage)
 
     asyncio.run(main())
+
+
+def answers_to(worker: Worker) -> dict[bytes, LeaseAnswer]:
+    """Return what a worker's welcome says of each lease, by token."""
+    assert worker.welcome is not None
+    return {answer.token: answer for answer in worker.welcome.answers}
+
+
+async def running(stage: Stage, count: int = 1) -> tuple[Worker, Client, list[Assign]]:
+    """Return a worker that was assigned so many tasks of a client."""
+    worker, client = await stage.worker(slots=count), await stage.client()
+    await client.keep(*(stage.spec() for _ in range(count)))
+    return worker, client, [await worker.assigned() for _ in range(count)]
