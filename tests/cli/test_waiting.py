@@ -104,7 +104,10 @@ def test_a_task_that_waits_for_its_time_says_when(wait: Callable[..., Said]) -> 
 
 
 def test_nobody_is_asked_while_no_coordinator_is_reached(
-    wait: Callable[..., Said], capsys: pytest.CaptureFixture[str], eventually: Eventually
+    wait: Callable[..., Said],
+    capsys: pytest.CaptureFixture[str],
+    eventually: Eventually,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     task = Task(RefusedError("kept until one is back", code="x"))
     seen: list[str] = []
@@ -112,12 +115,14 @@ def test_nobody_is_asked_while_no_coordinator_is_reached(
     def said(_timeout: float | None) -> None:
         eventually("it is said", lambda: seen.append(capsys.readouterr().err) or any(seen))
 
-    task.wait_done = said  # type: ignore[method-assign]  # it ends once it was said
+    monkeypatch.setattr(task, "wait_done", said)
     wait("result", "01", task=task, held_back="the coordinator is not reached")
     assert "".join(seen) == "holdfast: the coordinator is not reached\n"
 
 
-def test_an_answer_that_does_not_come_holds_nobody_up(wait: Callable[..., Said]) -> None:
+def test_an_answer_that_does_not_come_holds_nobody_up(
+    wait: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked, over = threading.Event(), threading.Event()
     task = Task()
 
@@ -129,8 +134,8 @@ def test_an_answer_that_does_not_come_holds_nobody_up(wait: Callable[..., Said])
     def done(_timeout: float | None) -> None:
         assert asked.wait(20)
 
-    task.why = late  # type: ignore[method-assign]  # it answers once the command has ended
-    task.wait_done = done  # type: ignore[method-assign]  # it ends before the answer
+    monkeypatch.setattr(task, "why", late)
+    monkeypatch.setattr(task, "wait_done", done)
     before = threading.active_count()
     said = wait("result", "01", task=task)
     assert (said.code, said.out, said.err) == (0, "1\n", "")

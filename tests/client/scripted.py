@@ -96,6 +96,8 @@ class Scripted:
         self.settling = True
         self.refuse: Judge = lambda spec: None
         self.run: Callable[[Spec], Settled] = self.run_here
+        self.cancel: Callable[..., None] = self.cancel_here
+        self.ask: Callable[..., None] = self.ask_here
         self.break_after_submit = 0
         """So many of the next `Submit` messages break the channel instead of being answered."""
         self.welcoming = True
@@ -260,7 +262,7 @@ class Scripted:
             elif task_id not in self.specs:
                 session.out.append(Refused(task_id, "unknown_task", "no task has this id"))
 
-    def cancel(self, session: Conversation, ref: int, task: TaskId, waiting: bool) -> None:
+    def cancel_here(self, session: Conversation, ref: int, task: TaskId, waiting: bool) -> None:
         state = self.states.get(task, "queued")
         if task in self.ended:
             state = self.ended[task].state.text
@@ -274,7 +276,9 @@ class Scripted:
             session.out.append(Reply(ref, said))
             self.end(session, self.specs[task], State.CANCELLED)
 
-    def ask(self, session: Conversation, ref: int, question: str, given: dict[str, Any]) -> None:
+    def ask_here(
+        self, session: Conversation, ref: int, question: str, given: dict[str, Any]
+    ) -> None:
         if question in self.answers:
             session.out.append(Reply(ref, self.answers[question]))
         elif question == "status":

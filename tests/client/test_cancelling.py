@@ -66,11 +66,16 @@ def test_a_shutdown_cancels_all_in_order_within_the_bound(
 def test_few_are_said_at_once(client: Client, scripted: Scripted) -> None:
     futures = accepted(client)
     held: list[tuple[Any, ...]] = []
-    answer, scripted.cancel = scripted.cancel, lambda *given: held.append(given)  # type: ignore[method-assign, misc]
+    answer, scripted.cancel = scripted.cancel, lambda *given: held.append(given)
     client.cancel_waiting(futures)
     scripted.wait_for("some are said", lambda: len(held) == AT_ONCE)
-    scripted.cancel = answer  # type: ignore[method-assign]
-    scripted.do(lambda: [answer(*given) for given in held])  # type: ignore[arg-type, return-value]
+    scripted.cancel = answer
+
+    def answer_all() -> None:
+        for given in held:
+            answer(*given)
+
+    scripted.do(answer_all)
     scripted.wait_for("all are cancelled", lambda: len(wished(scripted)) == MANY)
 
 
@@ -104,7 +109,7 @@ def test_a_break_changes_nothing(client: Client, scripted: Scripted) -> None:
             raise ChannelClosedError("scripted")
         answer(*given)
 
-    scripted.cancel = break_at_times  # type: ignore[method-assign]
+    scripted.cancel = break_at_times
     client.cancel_waiting(futures)
     scripted.wait_for("all are cancelled", lambda: set(futures_of(scripted)) == set(ids(futures)))
     assert len(scripted.sessions) == 3
@@ -175,7 +180,7 @@ def test_questions_at_the_bound_do_not_stop_it(client: Client, scripted: Scripte
         if question != "stats":
             answer(session, ref, question, given)
 
-    scripted.ask = hold  # type: ignore[method-assign]
+    scripted.ask = hold
     threads = [threading.Thread(target=partial(ask, client)) for _ in range(exchange.ASKED_MAX - 1)]
     for thread in threads:
         thread.start()
@@ -183,19 +188,19 @@ def test_questions_at_the_bound_do_not_stop_it(client: Client, scripted: Scripte
     for number in range(exchange.OPEN_MAX - len(threads)):
         held = threading.Thread(target=partial(wish, client, futures[number]))
         threads.append(held)
-    scripted.cancel, cancel = (lambda *given: None), scripted.cancel  # type: ignore[method-assign]
+    scripted.cancel, cancel = (lambda *given: None), scripted.cancel
     for thread in threads[exchange.ASKED_MAX - 1 :]:
         thread.start()
     scripted.wait_for(
         "the bound is reached",
         lambda: len(scripted.read(SetWanted)) + len(scripted.read(Ask)) == exchange.OPEN_MAX,
     )
-    scripted.cancel = cancel  # type: ignore[method-assign]
+    scripted.cancel = cancel
     client.cancel_waiting(futures[MANY // 2 :])
     scripted.wait_for(
         "they are cancelled", lambda: set(ids(futures[MANY // 2 :])) <= set(futures_of(scripted))
     )
-    scripted.ask = answer  # type: ignore[method-assign]
+    scripted.ask = answer
     scripted.cut()
     for thread in threads:
         thread.join(10)
@@ -214,7 +219,7 @@ def test_what_closing_leaves_unsaid_is_told(
     client: Client, scripted: Scripted, caplog: pytest.LogCaptureFixture
 ) -> None:
     futures = accepted(client)
-    scripted.cancel = lambda *given: None  # type: ignore[method-assign]
+    scripted.cancel = lambda *given: None
     client.cancel_waiting(futures)
     scripted.wait_for("some are said", lambda: scripted.read(SetWanted))
     client.close(timeout=0.05)
@@ -236,7 +241,7 @@ def test_what_cannot_be_cancelled_is_told_once(
         else:
             answer(session, ref, task, waiting)
 
-    scripted.cancel = refuse  # type: ignore[method-assign]
+    scripted.cancel = refuse
     client.cancel_waiting(futures)
     scripted.wait_for("the rest is cancelled", lambda: len(futures_of(scripted)) == 6)
     client.close()

@@ -71,10 +71,10 @@ def test_questions_and_wishes_are_said_again(tmp_path: Path) -> None:
         asked = scripted.ask
 
         def break_once(*given: Any) -> None:
-            scripted.ask = asked  # type: ignore[method-assign]
+            scripted.ask = asked
             raise ChannelClosedError("scripted")
 
-        scripted.ask = break_once  # type: ignore[method-assign]
+        scripted.ask = break_once
         assert client.status(future.id)["state"] == "queued"
         assert len(scripted.read(Ask)) == 2
         assert future.cancel()
@@ -93,12 +93,12 @@ def test_few_questions_are_asked_at_once(tmp_path: Path) -> None:
     answer = scripted.ask
     with client_of(scripted, tmp_path) as client:
         scripted.answers["stats"] = {}
-        scripted.ask = hold  # type: ignore[method-assign]
+        scripted.ask = hold
         threads = [threading.Thread(target=client.stats) for _ in range(30)]
         for thread in threads:
             thread.start()
         scripted.wait_for("eight are asked", lambda: len(open_now) == 8)
-        scripted.ask = answer  # type: ignore[method-assign]
+        scripted.ask = answer
         scripted.do(lambda: [answer(scripted.sessions[-1], ref, "stats", {}) for ref in open_now])
         for thread in threads:
             thread.join(10)

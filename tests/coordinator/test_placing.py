@@ -481,7 +481,9 @@ def test_what_stands_beside_the_line_is_found_as_it_is_now() -> None:
     perform(play)
 
 
-def test_a_row_that_is_gone_leaves_its_place_beside_the_line() -> None:
+def test_a_row_that_is_gone_leaves_its_place_beside_the_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async def play(stage: Stage) -> None:
         client, a = await stage.client(), await stage.worker("a")
         await client.keep(spec := stage.spec())
@@ -492,7 +494,7 @@ def test_a_row_that_is_gone_leaves_its_place_beside_the_line() -> None:
         async def fewer(tasks: list[Any]) -> list[Any]:
             return [task for task in await load(tasks) if task.spec.id != spec.id]
 
-        stage.store.load = fewer  # type: ignore[attr-defined]
+        monkeypatch.setattr(stage.store, "load", fewer)
         await stage.worker("b")
         assert len(stage.coordinator.state.siding) == 0
 

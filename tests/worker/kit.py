@@ -636,6 +636,15 @@ async def learn(stage: Stage, session: Session) -> None:
     await session.settle(900)
 
 
+async def two_in_a_lane(stage: Stage) -> Session:
+    """Start an agent with one order that runs in a lane, and one behind it; return its session."""
+    session = await begin(stage)
+    await learn(stage, session)
+    await session.assign(1, 2)
+    await stage.engine.did("hand", 2)
+    return session
+
+
 async def cut(stage: Stage, session: Session) -> None:
     """Take the coordinator away, and wait until the agent has noticed."""
     stage.coordinator.down = True

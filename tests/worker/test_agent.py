@@ -13,7 +13,7 @@ from holdfast.model.messages import Code, CodeWanted, Ended, Goodbye, Pull, Star
 from holdfast.model.outcome import Answer, OutcomeKind
 from holdfast.model.task import Phase, Wanted
 from tests.core.wording import number_of, said, started
-from tests.worker.kit import Session, Stage, begin, learn, play
+from tests.worker.kit import Session, Stage, begin, learn, play, two_in_a_lane
 
 
 def test_an_order_is_run_reported_and_forgotten() -> None:
@@ -159,10 +159,7 @@ def test_orders_behind_a_long_attempt_move_to_a_free_lane() -> None:
 
 def test_the_death_of_a_lane_is_a_crash_of_what_it_ran_and_of_nothing_else() -> None:
     async def scene(stage: Stage) -> None:
-        session = await begin(stage)
-        await learn(stage, session)
-        await session.assign(1, 2)
-        await stage.engine.did("hand", 2)
+        session = await two_in_a_lane(stage)
         stage.engine.die(0, signal=11)
         message = await session.hear_ended(1, OutcomeKind.CRASHED)
         assert message.failure is not None

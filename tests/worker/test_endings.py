@@ -10,7 +10,7 @@ from holdfast.model.messages import Ended, Started
 from holdfast.model.outcome import Answer
 from holdfast.model.task import Phase
 from tests.core.wording import number_of, said, started, token
-from tests.worker.kit import Session, Stage, begin, cut, learn, play
+from tests.worker.kit import Session, Stage, begin, cut, play, two_in_a_lane
 
 # --- The spool ---------------------------------------------------------------------------------
 
@@ -244,10 +244,7 @@ def test_a_stranger_outlives_many_sessions_with_another_store() -> None:
 
 def test_what_waited_in_a_lane_is_no_stranger_elsewhere() -> None:
     async def scene(stage: Stage) -> None:
-        session = await begin(stage)
-        await learn(stage, session)
-        await session.assign(1, 2)
-        await stage.engine.did("hand", 2)
+        session = await two_in_a_lane(stage)
         session.end.cut()
         other = await stage.coordinator.session()
         await other.hello()

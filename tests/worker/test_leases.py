@@ -11,7 +11,7 @@ from holdfast.model.messages import Draining, Ended, Started
 from holdfast.model.outcome import OutcomeKind
 from holdfast.model.task import Wanted
 from tests.core.wording import recall, started, task, token
-from tests.worker.kit import Stage, begin, learn, play
+from tests.worker.kit import Stage, begin, learn, play, two_in_a_lane
 
 
 def test_a_recalled_order_is_returned_where_it_has_not_begun() -> None:
@@ -46,10 +46,7 @@ def test_an_order_behind_another_in_a_lane_can_be_recalled() -> None:
 
 def test_a_cancelled_attempt_is_interrupted_and_killed_after_the_grace() -> None:
     async def scene(stage: Stage) -> None:
-        session = await begin(stage)
-        await learn(stage, session)
-        await session.assign(1, 2)
-        await stage.engine.did("hand", 2)
+        session = await two_in_a_lane(stage)
         now = asyncio.get_running_loop().time()
         await session.wish(1, Wanted.CANCEL, 1)
         await stage.engine.did("interrupt", 1)

@@ -11,7 +11,7 @@ from holdfast.model.messages import Goodbye
 from holdfast.model.outcome import Answer
 from holdfast.model.task import Phase
 from tests.core.wording import number_of, said
-from tests.worker.kit import End, Stage, begin, learn, play
+from tests.worker.kit import End, Stage, begin, play, two_in_a_lane
 
 
 def test_a_coordinator_that_is_down_is_dialled_again_and_again() -> None:
@@ -72,10 +72,7 @@ def test_a_hello_names_as_started_only_what_a_child_has_taken_up() -> None:
     """A lane has an order ahead, and the session breaks before the lane is seen to be blocked."""
 
     async def scene(stage: Stage) -> None:
-        session = await begin(stage)
-        await learn(stage, session)
-        await session.assign(1, 2)
-        await stage.engine.did("hand", 2)
+        session = await two_in_a_lane(stage)
         session.end.cut()
         again = await stage.coordinator.session()
         hello, _ = await again.hello()
