@@ -60,7 +60,12 @@ with holdfast.connect() as hf:
 def test_a_script_without_a_main_guard_and_a_second_one(folder: Path) -> None:
     words = script(folder, PLAIN)
     assert run(words, folder) == "9900\n"
-    pid = coordinator_pid(folder)
+    # Without a client it would end after a few seconds, which a script may take to start.
+    with wiring.connect(state_dir=folder / ".holdfast"):
+        attach_others(words, folder, coordinator_pid(folder))
+
+
+def attach_others(words: list[str], folder: Path, pid: int) -> None:
     assert run(words, folder) == "9900\n"
     assert coordinator_pid(folder) == pid, "the second process attaches to the first one's"
     assert run([sys.executable, "-c", PLAIN], folder) == "9900\n"

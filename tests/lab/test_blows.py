@@ -225,6 +225,18 @@ def test_a_coordinator_is_struck_while_a_task_runs(fleet: Fleet) -> None:
     assert fleet.said == ["kill coordinator", "struck coordinator", "start coordinator"]
 
 
+@pytest.mark.parametrize(("apart_ns", "times"), [(room.PAIR_NS_MAX * 100, 1), (-1, 3)])
+def test_a_pair_that_was_drawn_apart_falls_again(
+    apart_ns: int, times: int, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "PAIR_NS_MAX", apart_ns)
+    for _ in range(times + 1):
+        fleet.run()
+    striking = striker(fleet)
+    striking._strike(("child", "coordinator"))
+    assert [blow.kind for blow in striking.blows] == ["child", "coordinator"] * times
+
+
 def test_what_a_spared_worker_runs_is_no_reason(fleet: Fleet) -> None:
     fleet.run()
     looked = threading.Event()

@@ -199,13 +199,12 @@ def test_too_many_calls_are_refused(tmp_path: Path) -> None:
     async def run() -> None:
         store = SQLiteStore(tmp_path / "x.db")
         await store.open()
-        with sqlite3.connect(tmp_path / "x.db", isolation_level=None) as other:
+        with closing(sqlite3.connect(tmp_path / "x.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             calls = [asyncio.ensure_future(store.commit(Changes(turn=n))) for n in range(300)]
             done, _ = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
             assert isinstance(done.pop().exception(), StoreRefusedError)
             other.execute("ROLLBACK")
-        other.close()
         ended = await asyncio.gather(*calls, return_exceptions=True)
         assert Receipt() in ended
         await store.close()
@@ -274,9 +273,8 @@ def test_a_database_that_cannot_be_written_is_told_at_once(folder: Path) -> None
 
 def test_a_newer_schema_is_refused_with_both_numbers(tmp_path: Path) -> None:
     opening(tmp_path / "x.db")()
-    with sqlite3.connect(tmp_path / "x.db") as newer:
+    with closing(sqlite3.connect(tmp_path / "x.db", isolation_level=None)) as newer:
         newer.execute("UPDATE meta SET schema = 7")
-    newer.close()
     known = shipped_migrations()[-1].number
     with pytest.raises(StoreVersionError, match=rf"schema 7.*up to {known}\b"):
         opening(tmp_path / "x.db")()
@@ -315,11 +313,10 @@ def test_a_store_of_the_first_schema_keeps_its_large_results(tmp_path: Path) -> 
 
 def test_the_file_is_made_as_decided(tmp_path: Path) -> None:
     opening(tmp_path / "x.db")()
-    with sqlite3.connect(tmp_path / "x.db") as made:
+    with closing(sqlite3.connect(tmp_path / "x.db", isolation_level=None)) as made:
         incremental = 2
         assert made.execute("PRAGMA auto_vacuum").fetchone() == (incremental,)
         assert made.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    made.close()
 
 
 # --- Faults of the disk --------------------------------------------------------------------------
@@ -442,12 +439,11 @@ def test_a_database_held_by_another_is_in_doubt(
     async def run() -> None:
         store = SQLiteStore(tmp_path / "x.db", inline=True)
         await store.open()
-        with sqlite3.connect(tmp_path / "x.db", isolation_level=None) as other:
+        with closing(sqlite3.connect(tmp_path / "x.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             with pytest.raises(StoreDoubtError, match="locked"):
                 await store.commit(Changes(turn=1))
             other.execute("ROLLBACK")
-        other.close()
         await store.close()
         assert (await store.open()).turn == 0
         await store.close()
