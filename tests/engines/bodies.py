@@ -37,13 +37,19 @@ def echo(*args: Any, **kwargs: Any) -> Any:
     return [list(args), kwargs]
 
 
+def lose_path() -> int:
+    """Leave a process in which nothing more can be imported."""
+    sys.path.clear()
+    return os.getpid()
+
+
 def pid() -> int:
     return os.getpid()
 
 
 def where_am_i() -> list[Any]:
     seen = current()
-    return [seen.task_id, seen.fence, seen.function]
+    return [seen.id, seen.fence, seen.function]
 
 
 def surroundings() -> dict[str, Any]:

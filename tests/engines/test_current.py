@@ -12,7 +12,8 @@ def test_the_current_attempt_is_that_of_the_context() -> None:
     token = enter(attempt)
     try:
         assert current() is attempt
-        assert current().task_id == id_text(attempt.id)
+        assert current().id == id_text(attempt.task)
+        assert current().id in repr(current())
     finally:
         leave(token)
     with pytest.raises(InvalidInputError):

@@ -29,7 +29,7 @@ def join(first: bytes, second: bytes) -> bytes:
 def seen(number: int, witness: str, seconds: float = 0.0) -> int:
     """Run under the eyes of the witness, so long."""
     attempt = current()
-    with Witness(witness).running(attempt.task_id, attempt.fence):
+    with Witness(witness).running(attempt.id, attempt.fence):
         time.sleep(seconds)
     return number
 
@@ -37,14 +37,14 @@ def seen(number: int, witness: str, seconds: float = 0.0) -> int:
 def large(size: int, witness: str) -> bytes:
     """Run under the eyes of the witness, and return so many bytes."""
     attempt = current()
-    with Witness(witness).running(attempt.task_id, attempt.fence):
+    with Witness(witness).running(attempt.id, attempt.fence):
         return b"x" * size
 
 
 def hold(number: int, witness: str, until: str, seconds_max: float = 30.0) -> int:
     """Run under the eyes of the witness until a file appears."""
     attempt = current()
-    with Witness(witness).running(attempt.task_id, attempt.fence):
+    with Witness(witness).running(attempt.id, attempt.fence):
         deadline = time.monotonic() + seconds_max
         while not Path(until).exists() and time.monotonic() < deadline:
             time.sleep(_LOOK_SECONDS)
@@ -54,7 +54,7 @@ def hold(number: int, witness: str, until: str, seconds_max: float = 30.0) -> in
 def crash(witness: str) -> None:
     """Die by a segmentation fault, as native code does."""
     attempt = current()
-    Witness(witness).begin(attempt.task_id, attempt.fence)
+    Witness(witness).begin(attempt.id, attempt.fence)
     os.write(2, b"about to touch what is not ours\n")
     os.kill(os.getpid(), signal.SIGSEGV)
     time.sleep(10)
@@ -63,7 +63,7 @@ def crash(witness: str) -> None:
 async def seen_to_sleep(number: int, witness: str, seconds: float) -> int:
     """Run under the eyes of the witness beside others, so long."""
     attempt = current()
-    with Witness(witness).running(attempt.task_id, attempt.fence):
+    with Witness(witness).running(attempt.id, attempt.fence):
         await asyncio.sleep(seconds)
     return number
 

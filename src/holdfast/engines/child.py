@@ -133,6 +133,8 @@ class SequentialLane:
         self._functions = invoke.Functions()
         self._sources = Sources() if charge.follows_sources else None
         self._pid = os.getpid()
+        self._called = False
+        """Whether user code was called here: what it left behind may be what a later task lacks."""
 
     def serve(self) -> None:
         """Take orders until the supervisor closes the lane, or until it is time to retire."""
@@ -147,7 +149,7 @@ class SequentialLane:
             report = self._attempt(decoder.decode(buffer[:size]))
             if os.getpid() != self._pid:
                 os._exit(0)  # User code forked and both came back; the other one goes on.
-            send_report(self._outcomes, report)
+            send_report(self._outcomes, report.data)
             # Not before: what is left of a task that nobody has heard of would live beside its
             # next run.
             self._sign.idle()
@@ -155,7 +157,7 @@ class SequentialLane:
             if self._sources is not None:
                 self._sources.note()
             tasks += 1
-            if is_spent(self._charge, tasks):
+            if is_spent(self._charge, tasks) or (self._called and report.blames_place):
                 leave(RETIRED_EXIT)
 
     def _receive(self, buffer: memoryview) -> int:
@@ -172,12 +174,13 @@ class SequentialLane:
         if sources.changed():
             leave(RETIRED_EXIT)
 
-    def _attempt(self, work: Work) -> bytes:
+    def _attempt(self, work: Work) -> invoke.Report:
         """Run one order and return its report."""
         try:
             call = invoke.prepare(self._functions, work)
         except invoke.Unfit as unfit:
             return invoke.over(work, unfit.kind, unfit.failure)
+        self._called = True
         enter(Current(work.task, work.fence, work.function))
         gate = self._gate
         begun_ns = time.monotonic_ns()

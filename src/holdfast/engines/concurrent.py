@@ -70,6 +70,10 @@ class ConcurrentLane:
         """What was taken up; None before its first step, when a cancellation would go unheard."""
         self._interrupted: set[bytes] = set()
         self._ended = 0
+        self._called = False
+        """Whether user code was called here."""
+        self._blamed = False
+        """Whether a task lacked something here after that: a fresh child may have it."""
         self._closed = asyncio.Event()
         self._reading = False
         self._serving: asyncio.Task[Any] | None = None
@@ -136,25 +140,27 @@ class ConcurrentLane:
         finally:
             del self._running[work.token]
             self._interrupted.discard(work.token)
-        send_report(self._outcomes, report)
+        send_report(self._outcomes, report.data)
+        self._blamed |= self._called and report.blames_place
         if not self._running:
             self._sign.idle()
         flush_streams()
         if self._sources is not None:
             self._sources.note()
         self._ended += 1
-        if not self._running and is_spent(self._charge, self._ended):
+        if not self._running and (self._blamed or is_spent(self._charge, self._ended)):
             # Not before: who comes next would wait for the longest that still runs.
             leave(RETIRED_EXIT)
         self._read_more()
 
-    async def _report(self, work: Work) -> bytes:
+    async def _report(self, work: Work) -> invoke.Report:
         try:
             call = invoke.prepare(self._functions, work)
         except invoke.Unfit as unfit:
             return invoke.over(work, unfit.kind, unfit.failure)
         if work.token in self._interrupted:
             return invoke.raised(work, TaskCancelled(), 0, interrupted=True)
+        self._called = True
         enter(Current(work.task, work.fence, work.function))
         begun_ns = time.monotonic_ns()
         try:

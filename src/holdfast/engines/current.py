@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar, Token
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from holdfast.errors import InvalidInputError
 from holdfast.model.ids import TaskId, id_text
@@ -20,18 +20,21 @@ class TaskCancelled(BaseException):
 class Current:
     """The attempt that runs here.
 
-    `fence` counts the attempts of the task from 1. Hand it to systems outside, so that they can
-    refuse an attempt that was superseded.
+    `id` is the task's, as `future.id` has it. `fence` counts the attempts of the task from 1: hand
+    it to systems outside, so that they can refuse an attempt that was superseded.
     """
 
-    id: TaskId
+    task: TaskId = field(repr=False)
     fence: int
     function: str
 
     @property
-    def task_id(self) -> str:
-        """The task's id as text."""
-        return id_text(self.id)
+    def id(self) -> str:
+        """The task's id, 36 characters."""
+        return id_text(self.task)
+
+    def __repr__(self) -> str:
+        return f"Current(id={self.id!r}, fence={self.fence}, function={self.function!r})"
 
 
 _CURRENT: ContextVar[Current] = ContextVar("holdfast_current")

@@ -16,6 +16,7 @@ import struct
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -23,9 +24,10 @@ from holdfast.engines.calling import heard
 from holdfast.engines.packets import REQUEST_BYTES_MAX, Charge, Exited, Forked, pack
 
 _BOOT = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from holdfast.engines.nursery import main; sys.exit(main(sys.argv[2:]))"
+    "import json, sys; sys.path.append(sys.argv[1]); from holdfast.engines.nursery import main; "
+    "sys.path[:] = json.loads(sys.argv[2]); sys.exit(main(sys.argv[3:]))"
 )
+_ROOT = str(Path(__file__).parents[2])
 _MESSAGES_MAX = 64
 """Messages read at one wake-up."""
 _ROOM_SECONDS = 0.05
@@ -79,9 +81,12 @@ class NurseryLink:
         return self._theirs.fileno()
 
     def command(self, python: str) -> list[str]:
-        """Return the command line of the nursery; modules are found where this process does."""
+        """Return the command line of the nursery; children find modules where this process does.
+
+        What it imports itself is not hidden by a file of the user's that has the same name.
+        """
         path = [os.getcwd(), *(each for each in sys.path if each not in ("", os.getcwd()))]
-        return [python, "-c", _BOOT, json.dumps(path), str(self.inherit)]
+        return [python, "-P", "-c", _BOOT, _ROOT, json.dumps(path), str(self.inherit)]
 
     def open(self) -> None:
         """Listen; the nursery has its own copy of its end by now."""

@@ -55,6 +55,18 @@ class Call(NamedTuple):
     kwargs: dict[str, Any]
 
 
+class Report(NamedTuple):
+    """How an attempt ended, and the bytes that tell of it."""
+
+    kind: OutcomeKind
+    data: bytes
+
+    @property
+    def blames_place(self) -> bool:
+        """Whether it ended for what it lacked here: the process may be what lacks it."""
+        return self.kind is OutcomeKind.ENVIRONMENT
+
+
 class Functions:
     """The functions that this child has resolved, the least recently used dropped first."""
 
@@ -114,7 +126,7 @@ def prepare(functions: Functions, work: Work) -> Call:
     return Call(function, args, kwargs)
 
 
-def returned(work: Work, value: object, run_us: int, charge: Charge) -> bytes:
+def returned(work: Work, value: object, run_us: int, charge: Charge) -> Report:
     """Return the report of an attempt that returned; a large value goes to a file."""
     try:
         # The name says whose it is: what a child that dies leaves unfinished is removed.
@@ -128,10 +140,10 @@ def returned(work: Work, value: object, run_us: int, charge: Charge) -> bytes:
         failure = _about("cannot write the result of", work, error)
         return over(work, OutcomeKind.ENVIRONMENT, failure, run_us)
     ended = _ended(work, OutcomeKind.SUCCEEDED, encoded.payload, None, run_us)
-    return pack_report(ended, encoded.path)
+    return Report(ended.kind, pack_report(ended, encoded.path))
 
 
-def raised(work: Work, error: BaseException, run_us: int, *, interrupted: bool) -> bytes:
+def raised(work: Work, error: BaseException, run_us: int, *, interrupted: bool) -> Report:
     """Return the report of an attempt that raised, whatever it raised.
 
     The exception is asked nothing that its class could answer by itself, and so end the child.
@@ -149,9 +161,9 @@ def raised(work: Work, error: BaseException, run_us: int, *, interrupted: bool) 
     return over(work, OutcomeKind.RAISED, failure_of(error), run_us)
 
 
-def over(work: Work, kind: OutcomeKind, failure: Failure, run_us: int = 0) -> bytes:
+def over(work: Work, kind: OutcomeKind, failure: Failure, run_us: int = 0) -> Report:
     """Return the report of an attempt that left no result."""
-    return pack_report(_ended(work, kind, None, failure, run_us), "")
+    return Report(kind, pack_report(_ended(work, kind, None, failure, run_us), ""))
 
 
 def _ended(

@@ -118,7 +118,7 @@ class Report:
 def index_slowly(path: str, witness: str, seconds: float) -> Entry:
     """Index a file and take so long at least: for blows on a tree that is indexed in no time."""
     attempt = current()
-    with Witness(witness).running(attempt.task_id, attempt.fence, label=label()):
+    with Witness(witness).running(attempt.id, attempt.fence, label=label()):
         time.sleep(seconds)
         return index_file(path)
 

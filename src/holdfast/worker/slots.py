@@ -361,10 +361,14 @@ class Slots:
             kind = OutcomeKind.RETURNED
         else:
             kind = OutcomeKind.CRASHED
-        failure = None
-        if kind is not OutcomeKind.RETURNED:
+        if kind is OutcomeKind.RETURNED:
+            failure = Failure(message=_NEIGHBOUR)
+        else:
             failure = Failure(message=_how(death), evidence=_evidence(death))
         return Over(Ended(order.task, token, kind, failure=failure))
+
+
+_NEIGHBOUR = "it had begun, in a process that was killed to stop another task there"
 
 
 def _how(death: LaneDeath) -> str:

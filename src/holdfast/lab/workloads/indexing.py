@@ -79,5 +79,5 @@ def _seen(witness: str) -> Iterator[None]:
         yield
         return
     attempt = current()
-    with Witness(witness).running(attempt.task_id, attempt.fence):
+    with Witness(witness).running(attempt.id, attempt.fence):
         yield

@@ -36,7 +36,7 @@ def mark(number: int, seconds: list[float], witness: str) -> list[object]:
     """
     attempt = current()
     pause = seconds[min(attempt.fence, len(seconds)) - 1]
-    with Witness(witness).running(attempt.task_id, attempt.fence, label=label()):
+    with Witness(witness).running(attempt.id, attempt.fence, label=label()):
         if pause:
             time.sleep(pause)
         return [answer(number), attempt.fence]
@@ -46,7 +46,7 @@ def linger(number: int, until: str, seconds_max: float, witness: str) -> list[ob
     """Work until a file appears, at most so long; return answer and fence."""
     attempt = current()
     deadline = time.monotonic() + seconds_max
-    with Witness(witness).running(attempt.task_id, attempt.fence, label=label()):
+    with Witness(witness).running(attempt.id, attempt.fence, label=label()):
         while not Path(until).exists() and time.monotonic() < deadline:
             time.sleep(_LOOK_SECONDS)
         return [answer(number), attempt.fence]

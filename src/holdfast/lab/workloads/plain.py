@@ -27,7 +27,7 @@ def hold(witness: str, gate: str, seconds: float) -> int:
     """
     attempt = current()
     deadline = time.monotonic() + seconds
-    with Witness(witness).running(attempt.task_id, attempt.fence):
+    with Witness(witness).running(attempt.id, attempt.fence):
         while not Path(gate).exists() and time.monotonic() < deadline:
             time.sleep(_LOOK_SECONDS)
     return attempt.fence
