@@ -196,11 +196,21 @@ def test_a_worker_holds_no_more_ahead_than_is_asked_but_its_free_slots_are_used(
 def test_a_pulling_worker_gets_what_it_asked_for_and_nothing_ahead() -> None:
     puller = offer(slots=1, pull=True)
     assert puller.full
-    puller.asked = 3
+    puller.asked = [3, 0]
     assert puller.takes(0, concurrent=False)
     holding(puller, SHORT_US)
-    puller.given = 1
+    puller.given[False] = 1
     assert not puller.takes(SHORT_US, concurrent=False)
+
+
+def test_a_pulling_worker_asks_for_each_kind_by_itself() -> None:
+    puller = offer(slots=1, concurrent_slots=2, pull=True)
+    puller.asked = [1, 2]
+    puller.given = [1, 1]
+    assert not puller.takes(0, concurrent=False)
+    assert puller.takes(0, concurrent=True)
+    puller.given[True] = 2
+    assert not puller.takes(0, concurrent=True)
 
 
 def test_a_worker_that_drains_takes_nothing() -> None:

@@ -64,13 +64,13 @@ def test_control_goes_first_then_starts_then_outcomes(outbox: Outbox) -> None:
     outbox.started_again(task(3), token(3))
     outbox.code_wanted(b"digest")
     outbox.code_wanted(b"digest")
-    outbox.pull(4)
-    outbox.pull(5)
+    outbox.pull(4, 1)
+    outbox.pull(5, 2)
     outbox.draining()
     assert outbox.pending(LATER)
     assert take(outbox) == [
         Draining(),
-        Pull(5),
+        Pull(5, 2),
         CodeWanted(b"digest"),
         started(3),
         started(2),
@@ -169,7 +169,7 @@ def test_a_new_hello_names_what_is_unanswered_and_nothing_is_said_twice(outbox: 
     take(outbox)
     outbox.ended(ended(2), STORE)
     start(outbox, 3)
-    outbox.pull(1)
+    outbox.pull(1, 0)
     outbox.draining()
     outbox.code_wanted(b"d")
     outbox.started_again(task(4), token(4))

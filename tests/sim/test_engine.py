@@ -11,7 +11,14 @@ from holdfast.lab.sim.coverage import CrashPoints
 from holdfast.lab.sim.disk import WorkerDisk
 from holdfast.lab.sim.engine import LANE_ORDERS_MAX, SimEngine
 from holdfast.lab.sim.loop import Party, SimCrash, SimLoop
-from holdfast.lab.sim.witness import Behaviour, Witness, arguments, result_of
+from holdfast.lab.sim.witness import (
+    Behaviour,
+    Blobs,
+    Witness,
+    arguments,
+    large_arguments,
+    result_of,
+)
 from holdfast.model.ids import TaskId, Token
 from holdfast.model.messages import Ended
 from holdfast.model.outcome import OutcomeKind
@@ -220,3 +227,29 @@ def test_a_dead_worker_hears_nothing_and_its_children_go_on(bench: Bench) -> Non
     for port in ports:
         with pytest.raises(SimCrash):
             port()
+
+
+def large(bench: Bench, number: int) -> Order:
+    blobs: Blobs = {}
+    payload = large_arguments(Behaviour("ok", 100), blobs)
+    path = f"payloads/{number}"
+    bench.disk.files[path] = blobs[payload.digest]
+    return Order(task(number), token(number), 1, "sim:f", payload, path)
+
+
+def test_a_child_reads_its_large_arguments(bench: Bench) -> None:
+    bench.engine.hand(0, large(bench, 1))
+    bench.wait(1.0)
+    assert bench.witness.ended_so(token(1), "succeeded")
+    assert not bench.witness.robbed
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_child_whose_large_arguments_were_removed_is_robbed(begun: bool, bench: Bench) -> None:
+    order = large(bench, 1)
+    bench.engine.hand(0, order)
+    if begun:
+        bench.wait(0.05)
+    del bench.disk.files[order.payload_path]
+    bench.wait(1.0)
+    assert [run.token for run in bench.witness.robbed][:1] == [token(1)]

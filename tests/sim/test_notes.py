@@ -29,7 +29,7 @@ def wish(number: int) -> WishPlan:
 
 
 def test_what_was_not_answered_is_forgotten_or_said_again() -> None:
-    notes = Notes()
+    notes = Notes({})
     ids = {submitted(notes, number) for number in MANY}
     notes.early = [(number, wish(number)) for number in MANY]
     lost = set(notes.forget(random.Random(1)))
@@ -40,7 +40,7 @@ def test_what_was_not_answered_is_forgotten_or_said_again() -> None:
 
 
 def test_what_was_accepted_is_never_forgotten() -> None:
-    notes = Notes()
+    notes = Notes({})
     for number in MANY:
         notes.accepted(submitted(notes, number), task(number))
         submitted(notes, number)
@@ -52,14 +52,14 @@ def test_what_was_accepted_is_never_forgotten() -> None:
 
 
 def test_what_only_a_cancel_ends_is_never_forgotten() -> None:
-    notes = Notes()
+    notes = Notes({})
     for number in MANY:
         submitted(notes, number, "forever")
     assert notes.forget(random.Random(1)) == []
 
 
 def test_notes_are_at_rest_once_all_is_answered() -> None:
-    notes = Notes()
+    notes = Notes({})
     assert notes.at_rest
     given = submitted(notes, 1)
     assert notes.waits_for == [given]

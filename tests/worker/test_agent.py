@@ -344,6 +344,19 @@ def test_pull_asks_for_one_task_for_each_free_slot() -> None:
     play(scene, pull=True)
 
 
+def test_pull_asks_for_concurrent_tasks_while_every_slot_is_busy() -> None:
+    async def scene(stage: Stage) -> None:
+        session = await begin(stage)
+        assert await session.hear(Pull) == Pull(2, 3)
+        await session.assign(1, 2)
+        await session.assign(3, concurrent=True)
+        await stage.engine.did("hand", 3)
+        stage.engine.end(3)
+        assert await session.hear(Pull) == Pull(2, 4)
+
+    play(scene, pull=True, concurrent_slots=3)
+
+
 def test_what_children_print_is_passed_on() -> None:
     async def scene(stage: Stage) -> None:
         await begin(stage)

@@ -9,10 +9,10 @@ import pytest
 
 from holdfast.core.peer import PeerState
 from holdfast.errors import BlobMissingError, ChannelClosedError, StoreFullError
-from holdfast.model.messages import Answered, Draining, Ended, Goodbye, Started
+from holdfast.model.messages import Answered, Draining, Ended, Goodbye, Recall, Started
 from holdfast.model.outcome import Answer, Encoding, OutcomeKind, Payload
-from holdfast.model.task import Phase
-from holdfast.worker.results import TRIES_MAX
+from holdfast.model.task import Phase, Wanted
+from holdfast.worker import inputs, results
 from tests.core.wording import said, task, token
 from tests.worker.kit import Session, Stage, begin, cut, play
 
@@ -55,6 +55,95 @@ def test_a_payload_by_reference_is_there_before_the_order_starts() -> None:
         stage.engine.end(1, 2)
         await asyncio.sleep(0.1)
         assert stage.files.files == {}
+
+    play(scene)
+
+
+@pytest.mark.parametrize("how", ["recall", "pause", "drain"])
+def test_the_payload_of_what_a_child_has_taken_up_stays(how: str) -> None:
+    async def scene(stage: Stage) -> None:
+        stage.files.blobs[BLOB.digest] = b"the bytes"
+        session = await begin(stage)
+        await session.assign(1, payload=BLOB)
+        await stage.engine.did("hand", 1)
+        path = stage.engine.orders[1].payload_path
+        if how == "recall":
+            await session.say(Recall(task(1), token(1)))
+        elif how == "pause":
+            await session.wish(1, Wanted.PAUSE, 1)
+        else:
+            stage.agent.drain(30)
+        await asyncio.sleep(0.2)
+        assert 1 in stage.engine.runs
+        # A child opens it only once the module of its function is imported.
+        assert path in stage.files.files
+        stage.engine.end(1)
+        await asyncio.sleep(0.1)
+        assert stage.files.files == {}
+
+    play(scene)
+
+
+def test_the_payload_of_an_order_that_is_taken_back_is_removed() -> None:
+    async def scene(stage: Stage) -> None:
+        stage.files.blobs[BLOB.digest] = b"the bytes"
+        session = await begin(stage)
+        await session.assign(1, 2)
+        await session.assign(3, payload=BLOB)
+        await stage.engine.did("hand", 2)
+        await asyncio.sleep(0.1)
+        assert len(stage.files.files) == 1
+        await session.say(Recall(task(3), token(3)))
+        await session.hear_ended(3, OutcomeKind.RETURNED)
+        assert stage.files.files == {}
+
+    play(scene)
+
+
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "RETRY_SECONDS", 0.005)
+    monkeypatch.setattr(inputs, "RETRY_SECONDS_MAX", 0.01)
+
+
+@pytest.mark.usefixtures("quick_retries")
+def test_a_download_that_breaks_off_is_tried_again_and_is_no_fault() -> None:
+    async def scene(stage: Stage) -> None:
+        stage.files.blobs[BLOB.digest] = b"the bytes"
+        stage.files.failures = [ChannelClosedError("the coordinator died")] * (inputs.TRIES_MAX - 1)
+        session = await begin(stage)
+        await session.assign(1, payload=BLOB)
+        await stage.engine.did("hand", 1)
+        stage.engine.end(1)
+        await session.hear_ended(1, OutcomeKind.SUCCEEDED)
+
+    play(scene)
+
+
+@pytest.mark.usefixtures("quick_retries")
+def test_a_download_that_breaks_off_again_and_again_while_there_is_a_session_has_an_end() -> None:
+    async def scene(stage: Stage) -> None:
+        stage.files.failures = [ChannelClosedError("nobody answers")] * inputs.TRIES_MAX
+        session = await begin(stage)
+        await session.assign(1, payload=BLOB)
+        await session.hear_ended(1, OutcomeKind.ENVIRONMENT)
+        assert stage.files.failures == []
+
+    play(scene)
+
+
+@pytest.mark.usefixtures("quick_retries")
+def test_a_download_is_not_tried_any_more_where_nobody_wants_the_order() -> None:
+    async def scene(stage: Stage) -> None:
+        stage.files.failures = [ChannelClosedError("nobody answers")] * inputs.TRIES_MAX
+        session = await begin(stage)
+        await session.assign(1, payload=BLOB)
+        await asyncio.sleep(0.05)
+        await session.say(Recall(task(1), token(1)))
+        await session.hear_ended(1, OutcomeKind.RETURNED)
+        left = len(stage.files.failures)
+        await asyncio.sleep(0.3)
+        assert len(stage.files.failures) >= left - 1 > 0
 
     play(scene)
 
@@ -144,7 +233,7 @@ def test_a_result_that_cannot_be_stored_is_a_matter_of_the_environment(
 
 @pytest.mark.parametrize(
     "failures",
-    [[StoreFullError("no room")], [ChannelClosedError("reset")] * TRIES_MAX],
+    [[StoreFullError("no room")], [ChannelClosedError("reset")] * results.TRIES_MAX],
     ids=["full", "broken"],
 )
 def test_a_result_that_the_store_does_not_take_for_now_is_stored_later(

@@ -83,7 +83,8 @@ def _from_worker(turn: Turn, session: WorkerSession, message: object, terms: Ter
     elif isinstance(message, View):
         _view(turn, session, message)
     elif isinstance(message, Pull):
-        session.offer.asked = max(session.offer.asked, message.asked)
+        asked = (message.asked, message.concurrent)
+        session.offer.asked = [*map(max, session.offer.asked, asked)]
     elif isinstance(message, Draining):
         tasks.draining(turn, session, message)
 

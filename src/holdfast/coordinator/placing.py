@@ -189,7 +189,7 @@ def _claim(turn: Turn, session: WorkerSession, task: Task, cost_us: int) -> bool
         turn.tell("lost", after)
         return False
     session.offer.hold(token, cost_us, concurrent=task.spec.concurrent, now=turn.now)
-    session.offer.given += 1
+    session.offer.given[task.spec.concurrent] += 1
     turn.state.urgency.learn(task.spec.priority, turn.now)
     turn.claimed.append((task.spec.id, session, token))
     return True

@@ -351,8 +351,9 @@ class Turn:
 
 
 def _unclaim(session: WorkerSession, token: Token) -> None:
+    concurrent = session.offer.leases.get(token, 0) < 0
     session.offer.drop(token)
-    session.offer.given -= 1
+    session.offer.given[concurrent] -= 1
 
 
 def _bounded(detail: str) -> str:

@@ -132,8 +132,9 @@ class Offer:
         self.tags = frozenset(tags)
         self.pull = pull
         self.open = open
-        self.asked = 0
-        self.given = 0
+        self.asked = [0, 0]
+        """What a worker in pull mode has asked for since its hello: plain tasks, and concurrent."""
+        self.given = [0, 0]
         self.leases: dict[bytes, int] = {}
         """Token → microseconds it weighs; 0 for a long one, -1 for a concurrent one."""
         self._claimed: dict[bytes, float] = {}
@@ -195,7 +196,7 @@ class Offer:
 
         Beyond its free slots a worker gets it only while it holds less than `ahead_max` leases.
         """
-        if not self.open or (self.pull and self.given >= self.asked):
+        if not self.open or (self.pull and self.given[concurrent] >= self.asked[concurrent]):
             return False
         if concurrent:
             return self.concurrent < self._concurrent_here

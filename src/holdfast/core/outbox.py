@@ -110,7 +110,7 @@ class Outbox:
         self._starts: dict[Token, tuple[float, TaskId]] = {}
         self._resent: dict[Token, TaskId] = {}
         self._code: dict[bytes, None] = {}
-        self._pull = 0
+        self._pull: Pull | None = None
         self._draining = False
         self.bytes = 0
         """What the unanswered outcomes take, estimated from above."""
@@ -140,9 +140,9 @@ class Outbox:
 
     # What is said.
 
-    def pull(self, asked: int) -> None:
-        """Ask for tasks; only the newest number is said."""
-        self._pull = asked
+    def pull(self, asked: int, concurrent: int) -> None:
+        """Ask for tasks, plain ones and concurrent ones; only the newest numbers are said."""
+        self._pull = Pull(asked, concurrent)
 
     def draining(self) -> None:
         """Say that the worker takes no more."""
@@ -234,8 +234,8 @@ class Outbox:
             self._draining = False
             batch.append(Draining())
         if self._pull:
-            batch.append(Pull(self._pull))
-            self._pull = 0
+            batch.append(self._pull)
+            self._pull = None
         room = FRAME_ROOM_BYTES // (4 * MESSAGE_BYTES)
         while self._code and len(batch) < room:
             digest = next(iter(self._code))
@@ -258,7 +258,7 @@ class Outbox:
         self._resent.clear()
         self._code.clear()
         self._queued.clear()
-        self._pull = 0
+        self._pull = None
         self._draining = False
         named: list[Ended] = []
         owed: list[HeldLease] = []

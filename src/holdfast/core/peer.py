@@ -162,7 +162,7 @@ class Peer:
         self.epoch = 0
         self.read = 0
         """The number of the last order read in this session."""
-        self.assigned = 0
+        self.assigned = [0, 0]
         """How many of those were assignments."""
         self.leases: dict[Token, Held] = {}
         self.strangers: dict[Token, Held] = {}
@@ -274,7 +274,7 @@ class Peer:
         self.state = PeerState.CLOSED
         self.epoch = 0
         self.read = 0
-        self.assigned = 0
+        self.assigned = [0, 0]
         self._named = ()
         self._shown.clear()
         self._wishes.clear()
@@ -338,7 +338,7 @@ class Peer:
         if token in self.leases:
             raise ProtocolError("a token was assigned twice")
         self._count(message.number)
-        self.assigned += 1
+        self.assigned[message.concurrent] += 1
         lease = Held(message, self.origin, Phase.ASSIGNED, message.wanted, message.wish)
         self.leases[token] = lease
         self._show(token, message.wish)

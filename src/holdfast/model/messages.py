@@ -153,9 +153,13 @@ class Started(Message, frozen=True, array_like=True, gc=False, tag=10):
 
 
 class Pull(Message, frozen=True, array_like=True, gc=False, tag=11):
-    """A worker in pull mode asks for so many tasks in all since its hello (never falls)."""
+    """A worker in pull mode asks for so many tasks in all since its hello (never falls).
+
+    `concurrent` are those of functions that share a child, `asked` all others.
+    """
 
     asked: int
+    concurrent: int = 0
 
 
 class Draining(Message, frozen=True, array_like=True, gc=False, tag=12):

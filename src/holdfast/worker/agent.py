@@ -73,7 +73,7 @@ class Agent:
         self._scheduled = False
         self._finished = False
         self._heard = Heard()
-        self._asked = 0
+        self._asked = [0, 0]
         """How many tasks were pulled in this session."""
         self._incarnation = world.home.next_incarnation()
         wake, guard, transfers = self._wake, world.guard, world.transfers
@@ -94,8 +94,7 @@ class Agent:
             take_back=self._take_back,
             wake=wake,
         )
-        folder = world.home.path / PAYLOADS
-        self._inputs = inputs = Inputs(transfers=transfers, folder=folder, tasks=tasks, wake=wake)
+        self._inputs = inputs = _inputs(world, tasks, sessions, wake)
         self._slots = slots = _slots(offer, world, Phases(peer=peer, outbox=outbox), wake)
         self._results = results = _results(world, outbox, tasks, sessions.store_now, wake)
         self._leases = leases = Leases(
@@ -251,7 +250,7 @@ class Agent:
     def _welcomed(self, welcome: WorkerWelcome) -> None:
         if not self._sessions.welcomed(welcome):
             return
-        self._asked = 0
+        self._asked = [0, 0]
         home = self._world.home
         self._world.guard.session(
             url=self._sessions.url,
@@ -289,12 +288,15 @@ class Agent:
             self._pull()
 
     def _pull(self) -> None:
-        """Ask for one task for each free slot, counted since the hello."""
-        plain = sum(not lease.order.concurrent for lease in self._peer.leases.values())
-        asked = self._peer.assigned + max(0, self._offer.slots - plain)
-        if asked > self._asked:
+        """Ask for one task for each free slot of its kind, counted since the hello."""
+        leases, assigned = self._peer.leases.values(), self._peer.assigned
+        many = sum(lease.order.concurrent for lease in leases)
+        free = (self._offer.slots - len(leases) + many, self._offer.concurrent_slots - many)
+        wanted = [given + max(0, room) for given, room in zip(assigned, free, strict=True)]
+        asked = [*map(max, self._asked, wanted)]
+        if asked != self._asked:
             self._asked = asked
-            self._outbox.pull(asked)
+            self._outbox.pull(*asked)
 
 
 def _peer(offer: Offer, home: WorkerHome, incarnation: int) -> Peer:
@@ -310,6 +312,16 @@ def _slots(offer: Offer, world: World, keeper: Phases, wake: Callable[[], None])
         concurrent_slots=offer.concurrent_slots,
         wake=wake,
         printed=world.printed,
+    )
+
+
+def _inputs(world: World, tasks: TaskSet, sessions: Sessions, wake: Callable[[], None]) -> Inputs:
+    return Inputs(
+        transfers=world.transfers,
+        folder=world.home.path / PAYLOADS,
+        tasks=tasks,
+        connected=lambda: sessions.store_now() is not None,
+        wake=wake,
     )
 
 

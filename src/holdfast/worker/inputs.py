@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from holdfast.errors import IndefiniteError
 from holdfast.model.ids import Token
 from holdfast.model.messages import Assign, Code
 from holdfast.observe import TaskSet, logger
@@ -22,6 +23,10 @@ from holdfast.worker.transfers import Transfers
 
 CODE_BYTES_MAX = 64 * 1024 * 1024
 DOWNLOADS_MAX = 4
+TRIES_MAX = 20
+"""Downloads of one payload that may break off while there is a session."""
+RETRY_SECONDS = 0.05
+RETRY_SECONDS_MAX = 2.0
 _LOG = logger("worker.inputs")
 
 
@@ -48,6 +53,7 @@ class Inputs:
     __slots__ = (
         "_code",
         "_code_bytes",
+        "_connected",
         "_downloads",
         "_files",
         "_folder",
@@ -60,11 +66,18 @@ class Inputs:
     )
 
     def __init__(
-        self, *, transfers: Transfers, folder: Path, tasks: TaskSet, wake: Callable[[], None]
+        self,
+        *,
+        transfers: Transfers,
+        folder: Path,
+        tasks: TaskSet,
+        connected: Callable[[], bool],
+        wake: Callable[[], None],
     ) -> None:
         self._transfers = transfers
         self._folder = folder
         self._tasks = tasks
+        self._connected = connected
         self._wake = wake
         self._code: OrderedDict[bytes, bytes] = OrderedDict()
         self._code_bytes = 0
@@ -120,14 +133,18 @@ class Inputs:
             self._transfers.discard(path)
 
     def drop(self, token: Token) -> bool:
-        """Forget an order and remove its files; return whether it was waiting here."""
-        self.release(token)
-        if self._lacking.pop(token, None) is not None:
-            return True
-        kept = [(order, many) for order, many in self._ready if order.token != token]
-        was_ready = len(kept) < len(self._ready)
-        self._ready = kept
-        return was_ready
+        """Forget an order that waits here, and its files; return whether it did.
+
+        The files of another one stay: a child may be about to open them.
+        """
+        waited = self._lacking.pop(token, None) is not None
+        if not waited:
+            kept = [(order, many) for order, many in self._ready if order.token != token]
+            waited = len(kept) < len(self._ready)
+            self._ready = kept
+        if waited:
+            self.release(token)
+        return waited
 
     def collect(self) -> tuple[list[tuple[Order, bool]], list[Spoiled]]:
         """Return (orders that became ready, whether each is concurrent) and the spoiled ones."""
@@ -139,8 +156,7 @@ class Inputs:
         token = lacking.assign.token
         path = str(self._folder / token.hex())
         try:
-            async with self._downloads:
-                await self._transfers.fetch(lacking.assign.payload.digest, path)
+            await self._fetched(lacking, path)
         except Exception as error:
             # Whatever broke: an order that waited for ever would keep its lease for ever.
             _LOG.debug("no payload of %s", lacking.assign.task.hex(), exc_info=error)
@@ -157,6 +173,25 @@ class Inputs:
             else:
                 self._transfers.discard(path)
         self._wake()
+
+    async def _fetched(self, lacking: Lacking, path: str) -> None:
+        """Download a payload, again where that broke off: a coordinator that dies is no fault.
+
+        What breaks off while there is a session counts, so that there is an end to it.
+        """
+        failures, pause = 0, RETRY_SECONDS
+        while True:
+            try:
+                async with self._downloads:
+                    await self._transfers.fetch(lacking.assign.payload.digest, path)
+                return
+            except IndefiniteError as error:
+                failures += self._connected()
+                if failures >= TRIES_MAX or self._lacking.get(lacking.assign.token) is not lacking:
+                    raise
+                _LOG.debug("the payload of %s has to wait: %s", lacking.assign.task.hex(), error)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, RETRY_SECONDS_MAX)
 
     def _settle(self, lacking: Lacking) -> None:
         if lacking.code_lacks or lacking.fetching:

@@ -162,7 +162,12 @@ class Leases:
 
     def _withdrawn(self, token: Token, now: float) -> bool:
         """Take an attempt out of all lines; False where a child runs it, or none ever will."""
-        return self._inputs.drop(token) or self._slots.withdraw(token, now)
+        if self._inputs.drop(token):
+            return True
+        if not self._slots.withdraw(token, now):
+            return False
+        self._inputs.release(token)
+        return True
 
     def _handed_back(self, lease: Held, now: float) -> bool:
         """End a lease that no child runs now, and return whether that is so.

@@ -119,7 +119,7 @@ TURNS = (
     Mutant(outcome_answered_before_commit, 0, calm=False),
     Mutant(overlay_off, 1),
     Mutant(a_broken_commit_is_taken_for_done, 5),
-    Mutant(a_restart_forgets_what_runs, 0),
-    Mutant(functions_are_taken_for_kept, 4),
+    Mutant(a_restart_forgets_what_runs, 2),
+    Mutant(functions_are_taken_for_kept, 11),
     Mutant(functions_are_known_before_their_commit, 34),
 )

@@ -18,8 +18,9 @@ from holdfast.model.ids import Token
 from holdfast.model.messages import Ended, HeldLease
 from holdfast.model.outcome import OutcomeKind
 from holdfast.model.task import Wanted
-from holdfast.worker import slots
+from holdfast.worker import inputs, slots
 from holdfast.worker.agent import Agent
+from holdfast.worker.inputs import Inputs
 from holdfast.worker.leases import Leases
 from holdfast.worker.results import Results, Stored
 from holdfast.worker.slots import Slots
@@ -190,6 +191,22 @@ def suspects_are_returned(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Slots, "is_suspect", lambda self, token: False)
 
 
+def large_arguments_are_let_go_too_early(patch: pytest.MonkeyPatch) -> None:
+    """Worker: who asks for an order back has its large arguments removed, also where it runs."""
+    original = Inputs.drop
+
+    def drop(self: Inputs, token: Token) -> bool:
+        self.release(token)
+        return original(self, token)
+
+    patch.setattr(Inputs, "drop", drop)
+
+
+def a_download_that_breaks_off_is_a_fault(patch: pytest.MonkeyPatch) -> None:
+    """Worker: a coordinator that dies while arguments are fetched costs their task its budget."""
+    patch.setattr(inputs, "TRIES_MAX", 0)
+
+
 WORKERS = (
     Mutant(grace_unbounded, 3, calm=False),
     Mutant(spool_after_replace, 0),
@@ -198,10 +215,12 @@ WORKERS = (
     Mutant(hello_numbers_do_not_grow, 0),
     Mutant(the_guard_is_not_told_of_starts, 5),
     Mutant(starts_are_not_reported, 0, calm=False),
-    Mutant(what_runs_is_returned, 3, calm=False),
+    Mutant(what_runs_is_returned, 0, calm=False),
     Mutant(orders_start_without_a_session, 11),
     Mutant(order_gap_accepted, 19),
-    Mutant(a_wish_is_obeyed_once, 34),
-    Mutant(a_result_is_named_before_it_is_stored, 28),
+    Mutant(a_wish_is_obeyed_once, 37),
+    Mutant(a_result_is_named_before_it_is_stored, 25),
     Mutant(suspects_are_returned, 21),
+    Mutant(large_arguments_are_let_go_too_early, 13),
+    Mutant(a_download_that_breaks_off_is_a_fault, 9),
 )

@@ -21,7 +21,7 @@ from holdfast.lab.sim.clock import SimClock
 from holdfast.lab.sim.loop import Party, SimLoop
 from holdfast.lab.sim.notes import Notes
 from holdfast.lab.sim.plan import Submission, WishPlan
-from holdfast.lab.sim.witness import arguments, bytes_of
+from holdfast.lab.sim.witness import Blobs, arguments, bytes_of, large_arguments
 from holdfast.model.ids import IdMint, TaskId
 from holdfast.model.messages import (
     PROTOCOL,
@@ -39,6 +39,7 @@ from holdfast.model.messages import (
     Submit,
     Watch,
 )
+from holdfast.model.outcome import Payload
 from holdfast.model.task import Spec
 from holdfast.observe import TaskSet, logger
 from holdfast.ports import Channel, Dialer
@@ -81,6 +82,8 @@ class SimClient:
         submissions: Sequence[Submission],
         wishes: Sequence[WishPlan],
         pickled: Collection[str],
+        large: Collection[int],
+        blobs: Blobs,
     ) -> None:
         self._loop = loop
         self._party = party
@@ -92,6 +95,8 @@ class SimClient:
         self._submissions = submissions
         self._wishes = wishes
         self._pickled = pickled
+        self._large = large
+        self._blobs = blobs
         self._sent_code: dict[bytes, None] = {}
         """Digests of functions that were sent in this session."""
         self._mint = IdMint(rng)
@@ -126,13 +131,18 @@ class SimClient:
 
     # What it wants.
 
+    def _arguments(self, plan: Submission) -> Payload:
+        if plan.number in self._large:
+            return large_arguments(plan.behaviour, self._blobs)
+        return arguments(plan.behaviour)
+
     def _submit(self, plan: Submission) -> None:
         now_ms = self._clock.wall_ms()
         pickled = plan.function in self._pickled
         spec = Spec(
             id=self._mint.next(now_ms),
             function=plan.function,
-            payload=arguments(plan.behaviour),
+            payload=self._arguments(plan),
             submitted_ms=now_ms,
             due_ms=now_ms + plan.delay_ms if plan.delay_ms else 0,
             tags=plan.tags,

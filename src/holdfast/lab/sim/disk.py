@@ -15,6 +15,7 @@ from pathlib import Path
 from holdfast.errors import BlobMissingError, ChannelClosedError
 from holdfast.lab.sim.coverage import CrashPoints
 from holdfast.lab.sim.loop import Party
+from holdfast.lab.sim.witness import Blobs
 from holdfast.model.ids import Token
 from holdfast.model.messages import Ended
 from holdfast.model.outcome import Encoding, Payload
@@ -22,7 +23,6 @@ from holdfast.model.outcome import Encoding, Payload
 WRITE_SECONDS = (0.0003, 0.004)
 MOVE_SECONDS = (0.001, 0.010)
 
-Blobs = dict[bytes, bytes]
 """The blob store behind the coordinator, by SHA-256; durable."""
 
 

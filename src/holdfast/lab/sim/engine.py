@@ -11,6 +11,9 @@ import asyncio
 import random
 from collections.abc import Callable
 
+import msgspec
+from msgspec.structs import replace
+
 from holdfast.lab.sim.coverage import CrashPoints
 from holdfast.lab.sim.disk import WorkerDisk
 from holdfast.lab.sim.loop import Party, SimLoop
@@ -165,12 +168,23 @@ class SimEngine:
                 incarnation=self._incarnation,
                 now=self._loop.time(),
             )
+            order = self._read(order, run)
             lane.running[token] = (run, order)
             self._loop.later(self._seconds(order), self._ran, number, run, order)
             self._notify(number, room=len(lane.queue) == LANE_ORDERS_MAX - 1)
 
+    def _read(self, order: Order, run: Run) -> Order:
+        """Return an order with its large arguments inline, as the child has read them."""
+        if not order.payload.digest:
+            return order
+        data = self._disk.files.get(order.payload_path)
+        if data is None:
+            self._witness.robbed.append(run)
+            data = msgspec.json.encode(Behaviour("environment", 1))
+        return replace(order, payload=Payload(order.payload.encoding, data))
+
     def _seconds(self, order: Order) -> float:
-        behaviour = doing(order.payload, order.fence)
+        behaviour = doing(order.payload, order.fence, {})
         # A stubborn one ends by being killed only, so that a worker which never does is seen.
         endless = behaviour.do in ("forever", "stubborn")
         return FOREVER_SECONDS if endless else behaviour.ms / 1000
@@ -179,7 +193,10 @@ class SimEngine:
         lane = self._lanes[number]
         if lane.running.get(order.token, (None, None))[0] is not run:
             return
-        behaviour = doing(order.payload, order.fence)
+        if order.payload_path and order.payload_path not in self._disk.files:
+            # A child opens them only once the module of its function is imported.
+            self._witness.robbed.append(run)
+        behaviour = doing(order.payload, order.fence, {})
         if behaviour.do in ("crash", "out_of_memory"):
             self._die(number, killed=False, out_of_memory=behaviour.do == "out_of_memory")
             return
@@ -188,7 +205,7 @@ class SimEngine:
 
     def _interrupted(self, number: int, token: Token) -> None:
         run, order = self._lanes[number].running.get(token, (None, None))
-        if run is None or order is None or doing(order.payload, order.fence).do == "stubborn":
+        if run is None or order is None or doing(order.payload, order.fence, {}).do == "stubborn":
             return
         failure = Failure(types=(TASK_CANCELLED,), message="interrupted")
         ended = Ended(order.task, token, OutcomeKind.RAISED, failure=failure)

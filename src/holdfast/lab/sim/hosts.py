@@ -19,7 +19,7 @@ from holdfast.core.peer import Offer
 from holdfast.errors import StoreDoubtError, StoreFullError
 from holdfast.lab.sim.client import SimClient, Told
 from holdfast.lab.sim.clock import HostTime, SimClock
-from holdfast.lab.sim.disk import Blobs, SimFiles, SimHome, SimSpool, WorkerDisk
+from holdfast.lab.sim.disk import SimFiles, SimHome, SimSpool, WorkerDisk
 from holdfast.lab.sim.engine import SimEngine
 from holdfast.lab.sim.guard import KILL_SECONDS, SimGuard
 from holdfast.lab.sim.loop import Party, SimCrash
@@ -29,7 +29,7 @@ from holdfast.lab.sim.notes import Notes
 from holdfast.lab.sim.plan import WorkerPlan, stream
 from holdfast.lab.sim.stage import Stage
 from holdfast.lab.sim.storage import DiskState, FaultyStore, SimRoom, StoreWatch, kinds_of
-from holdfast.lab.sim.witness import bytes_of
+from holdfast.lab.sim.witness import Blobs, bytes_of
 from holdfast.model.messages import WorkerHello
 from holdfast.observe import Counters, TaskSet, logger
 from holdfast.ports import Order
@@ -381,8 +381,9 @@ class WorkerHost:
 class ClientHost:
     """One user's host: its clock, its notes, and one submitting process at a time."""
 
-    def __init__(self, stage: Stage, number: int, told: Told) -> None:
+    def __init__(self, stage: Stage, number: int, told: Told, blobs: Blobs) -> None:
         plan = stage.plan
+        self._blobs = blobs
         self._stage = stage
         self._told = told
         self._submissions = [task for task in plan.submissions if task.client == number]
@@ -390,7 +391,7 @@ class ClientHost:
         self._lives = 0
         self.name = f"client-{number}"
         self.time = HostTime(stage.stream(f"{self.name} host"))
-        self.notes = Notes()
+        self.notes = Notes(blobs)
         self.party: Party | None = None
 
     def start(self) -> None:
@@ -410,6 +411,8 @@ class ClientHost:
             submissions=self._submissions,
             wishes=self._wishes,
             pickled=stage.plan.pickled,
+            large=stage.plan.large,
+            blobs=self._blobs,
         )
         party.run(client.start)
         if again:

@@ -13,12 +13,11 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from holdfast.lab.sim import charges
-from holdfast.lab.sim.disk import Blobs
 from holdfast.lab.sim.history import History
 from holdfast.lab.sim.lapses import GIVEN_UP, LAPSES, Lapses
 from holdfast.lab.sim.records import Records
 from holdfast.lab.sim.sessions import Sessions
-from holdfast.lab.sim.witness import Witness, behaviour_of, blob_of, doing, result_of
+from holdfast.lab.sim.witness import Blobs, Witness, behaviour_of, blob_of, doing, result_of
 from holdfast.model.ids import TaskId
 from holdfast.model.task import TERMINAL_MIN, Lease, Life, Phase, State, Task, Wanted
 from holdfast.ports import Changes, Event, Receipt, WorkerRow
@@ -237,7 +236,7 @@ class Judge:
         witness, token = self._witness, before.token
         if witness.ended_so(token, *TRUE_ENDINGS.get(kind, ())):
             return True
-        do = behaviour_of(task.spec.payload).do
+        do = behaviour_of(task.spec.payload, self._blobs).do
         if kind == "environment":
             # A large result that could not be brought to the blob store.
             return do == "big" and witness.ended_so(token, "succeeded")
@@ -249,7 +248,7 @@ class Judge:
         spec, result = task.spec, task.life.result
         if not self._witness.ended_so(before.token, "succeeded"):
             self._blame(task, f"run {before.fence} succeeded, but never ended so")
-        do = doing(spec.payload, before.fence).do
+        do = doing(spec.payload, before.fence, self._blobs).do
         if do == "big":
             if result is None or result != blob_of(spec.id, before.fence, do):
                 self._blame(task, f"the result is not that of run {before.fence}")

@@ -11,7 +11,7 @@ import random
 from collections.abc import Collection
 
 from holdfast.lab.sim.plan import WishPlan
-from holdfast.lab.sim.witness import behaviour_of
+from holdfast.lab.sim.witness import Blobs, behaviour_of
 from holdfast.model.ids import TaskId
 from holdfast.model.task import Spec
 
@@ -24,9 +24,20 @@ ENDLESS = ("forever", "stubborn")
 class Notes:
     """The notes of one user."""
 
-    __slots__ = ("early", "holders", "ids", "made", "said", "unanswered", "unsettled", "wanted")
+    __slots__ = (
+        "_blobs",
+        "early",
+        "holders",
+        "ids",
+        "made",
+        "said",
+        "unanswered",
+        "unsettled",
+        "wanted",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
         self.ids: dict[int, TaskId] = {}
         """Number of a submission → the id that it was given."""
         self.unanswered: dict[TaskId, tuple[Spec, bool]] = {}
@@ -75,7 +86,8 @@ class Notes:
         for task, (spec, _) in list(self.unanswered.items()):
             # What its former life said may be on its way.
             self.unanswered[task] = (spec, True)
-            if behaviour_of(spec.payload).do not in ENDLESS and rng.random() >= REMEMBERED:
+            do = behaviour_of(spec.payload, self._blobs).do
+            if do not in ENDLESS and rng.random() >= REMEMBERED:
                 del self.unanswered[task]
                 lost += [task] if task not in self.holders else []
         self._drop_wishes(set(lost))

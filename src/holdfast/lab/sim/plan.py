@@ -87,6 +87,8 @@ class Plan:
     """Whether the workers share the coordinator's host, whose kernel tells of their deaths."""
     pickled: frozenset[str] = frozenset()
     """Functions that workers cannot import: their bytes travel with their tasks."""
+    large: frozenset[int] = frozenset()
+    """Numbers of the tasks whose arguments go by reference."""
 
     @property
     def work_seconds(self) -> float:
@@ -157,7 +159,15 @@ def draw(seed: int, *, faults_max: int | None = None) -> Plan:
         beat_seconds=lease_seconds / 10,
         one_host=stream(seed, "one host").random() < _ONE_HOST,
         pickled=pickled,
+        large=_large(stream(seed, "large payloads"), len(submissions)),
     )
+
+
+def _large(rng: random.Random, tasks: int) -> frozenset[int]:
+    """Return the tasks whose arguments are too large for a frame."""
+    if rng.random() >= _LARGE:
+        return frozenset()
+    return frozenset(number for number in range(tasks) if rng.random() < 0.5)
 
 
 def _workers(rng: random.Random) -> tuple[WorkerPlan, ...]:
@@ -205,6 +215,8 @@ _ECLIPSES = 0.3
 _ONE_HOST = 0.5
 _PICKLES = 0.2
 """In so many of the runs, some functions travel."""
+_LARGE = 0.2
+"""In so many of the runs, some arguments go by reference."""
 _MARATHON_LEASES = (3.0, 4.0)
 _TREMORS = 0.08
 """In so many of the runs nothing goes wrong but that coordinators die, one after another."""

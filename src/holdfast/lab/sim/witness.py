@@ -62,10 +62,12 @@ class Run:
 class Witness:
     """All runs of user code, by token."""
 
-    __slots__ = ("runs",)
+    __slots__ = ("robbed", "runs")
 
     def __init__(self) -> None:
         self.runs: dict[bytes, list[Run]] = {}
+        self.robbed: list[Run] = []
+        """Those whose large arguments were not there, or did not stay while they ran."""
 
     def began(self, order: Order, *, worker: str, incarnation: int, now: float) -> Run:
         """Note that a child took an order up."""
@@ -87,14 +89,27 @@ class Witness:
         return any(run.how in hows for run in self.runs.get(token, ()))
 
 
+Blobs = dict[bytes, bytes]
+"""What is in the blob store, by SHA-256."""
+
+
 def arguments(behaviour: Behaviour) -> Payload:
     """Return a task's arguments."""
     return Payload(Encoding.JSON, msgspec.json.encode(behaviour))
 
 
-def behaviour_of(payload: Payload) -> Behaviour:
+def large_arguments(behaviour: Behaviour, blobs: Blobs) -> Payload:
+    """Return a task's arguments by reference, after they are in the blob store."""
+    data = msgspec.json.encode(behaviour)
+    digest = hashlib.sha256(data).digest()
+    blobs[digest] = data
+    return Payload(Encoding.JSON, digest=digest, size_bytes=len(data))
+
+
+def behaviour_of(payload: Payload, blobs: Blobs) -> Behaviour:
     """Read a task's arguments."""
-    return msgspec.json.decode(payload.data, type=Behaviour)
+    data = blobs[payload.digest] if payload.digest else payload.data
+    return msgspec.json.decode(data, type=Behaviour)
 
 
 def bytes_of(function: str) -> bytes:
@@ -102,9 +117,9 @@ def bytes_of(function: str) -> bytes:
     return f"the bytes of {function}".encode()
 
 
-def doing(payload: Payload, fence: int) -> Behaviour:
+def doing(payload: Payload, fence: int, blobs: Blobs) -> Behaviour:
     """Return what the attempt of this fence does."""
-    asked = behaviour_of(payload)
+    asked = behaviour_of(payload, blobs)
     if asked.times and fence > asked.times:
         return Behaviour("ok", asked.ms)
     return asked

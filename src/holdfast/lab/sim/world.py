@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from holdfast.lab.sim.coverage import CrashPoints, Point
-from holdfast.lab.sim.disk import Blobs
 from holdfast.lab.sim.hearing import Hearing
 from holdfast.lab.sim.history import History
 from holdfast.lab.sim.hosts import STORE_ID, ClientHost, CoordinatorHost, WorkerHost
@@ -27,7 +26,7 @@ from holdfast.lab.sim.plan import Plan, draw, stream
 from holdfast.lab.sim.records import Records
 from holdfast.lab.sim.sessions import Sessions
 from holdfast.lab.sim.stage import Stage
-from holdfast.lab.sim.witness import Witness
+from holdfast.lab.sim.witness import Blobs, Witness
 from holdfast.model.task import TERMINAL_MIN, Lease, Task
 from holdfast.model.words import Word
 from holdfast.stores.sqlite import SQLiteStore
@@ -118,7 +117,8 @@ class SimWorld:
             worker.name: WorkerHost(stage, worker, blobs, self._coordinator)
             for worker in plan.workers
         }
-        clients = (ClientHost(stage, number, self._hearing) for number in range(plan.clients))
+        numbers = range(plan.clients)
+        clients = (ClientHost(stage, number, self._hearing, blobs) for number in numbers)
         self._clients = {client.name: client for client in clients}
         self._nemesis = Nemesis(stage, self._coordinator, self._workers, self._clients)
 
@@ -232,6 +232,8 @@ class SimWorld:
         for task_id in rows:
             if task_id not in records.rows:
                 records.blame(f"{name_of(task_id)} is in the database, and was never committed")
+        for run in self._stage.witness.robbed:
+            records.blame(f"run {run.fence} of {name_of(run.task)} did not find its arguments")
         self._blame_runaways()
 
     def _database_rows(self) -> list[Task]:
