@@ -116,7 +116,7 @@ def test_words_that_no_task_can_name_are_refused(
 
 def test_a_worker_with_all_its_words(cli: CommandLine, ran: Ran) -> None:
     words = ["--url", "unix:/a", "--url", "unix:/b", "--name", "n", "--mode", "pull"]
-    words += ["--slots", "4", "--queues", " b,a,,a", "--tags", "gpu", "--home", "/h"]
+    words += ["--slots", "4", "--queues", " b,a,a", "--tags", "gpu", "--home", "/h"]
     cli("worker", *words, "--path", "/p")
     assert ran.settings == config.WorkerSettings(
         urls=("unix:/a", "unix:/b"),

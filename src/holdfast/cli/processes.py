@@ -110,11 +110,12 @@ _MIB = 1 << 20
 @click.option("--slots", default=0, help="Tasks at once [processors].")
 @click.option("--queues", callback=named, help="Queues that it serves, with commas [all].")
 @click.option("--tags", callback=named, help="Tags that it offers, with commas.")
+@state_option
 @click.option(
     "--home",
     type=click.Path(),
     callback=named_path,
-    help="Its state directory [./.holdfast/worker].",
+    help="Its own directory [`worker` in the state directory].",
 )
 @click.option(
     "--recycle-tasks",
@@ -137,6 +138,7 @@ def worker(
     slots: int,
     queues: str,
     tags: str,
+    state_dir: Path | None,
     home: Path | None,
     recycle_tasks: int,
     recycle_mib: int | None,
@@ -145,8 +147,8 @@ def worker(
 ) -> None:
     """Run a worker: it takes tasks until SIGTERM, then finishes what runs and leaves."""
     settings = config.WorkerSettings(
-        urls=urls,
-        state_dir=home or config.place(None, None).state_dir / "worker",
+        urls=urls or ((wiring.nearby(state_dir),) if state_dir else ()),
+        state_dir=home or config.place(None, state_dir).state_dir / "worker",
         name=name,
         slots=slots,
         pull=mode == "pull",
@@ -164,8 +166,10 @@ def worker(
 
 
 def _words(option: str, text: str) -> tuple[str, ...]:
-    words = sorted({word.strip() for word in text.split(",") if word.strip()})
-    if text and not words:
-        # Taken for all queues, it would be the opposite of what it looks like.
-        raise ConfigurationError(f"{option} {text!r} names none; leave it out, or give names")
+    if not text:
+        return ()
+    words = sorted({word.strip() for word in text.split(",")})
+    if "" in words:
+        # What a shell makes of a variable that is not set; none would be taken for all.
+        raise ConfigurationError(f"{option} {text!r} has an empty name in it")
     return tuple(words)

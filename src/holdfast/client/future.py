@@ -176,9 +176,11 @@ class Future(StandardFuture[T]):
 
     def _late(self, timeout: float | None) -> str:
         if self._kept:
-            return f"task {self.id} has not ended in {timeout} s; it goes on, and `why` tells more"
+            return (
+                f"task {self.id} has not ended in {timeout:.3g} s; it goes on, and `why` tells more"
+            )
         why = self._owner.held_back
-        late = f"task {self.id} was not accepted in {timeout} s{': ' if why else ''}{why}"
+        late = f"task {self.id} was not accepted in {timeout:.3g} s{': ' if why else ''}{why}"
         return f"{late}; this client goes on to submit it"
 
     def _decode(self, end: End) -> None:

@@ -13,15 +13,16 @@ if TYPE_CHECKING:
     from holdfast.wiring.client import connect
     from holdfast.wiring.coordinator import coordinate
     from holdfast.wiring.process import import_from_here, log_to_stderr, run
-    from holdfast.wiring.worker import work
+    from holdfast.wiring.worker import nearby, work
 
-__all__ = ["connect", "coordinate", "import_from_here", "log_to_stderr", "run", "work"]
+__all__ = ["connect", "coordinate", "import_from_here", "log_to_stderr", "nearby", "run", "work"]
 
 _ROOMS = {
     "connect": "client",
     "coordinate": "coordinator",
     "import_from_here": "process",
     "log_to_stderr": "process",
+    "nearby": "worker",
     "run": "process",
     "work": "worker",
 }

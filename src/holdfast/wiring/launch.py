@@ -14,13 +14,15 @@ from typing import Any
 import msgspec
 
 from holdfast.config import CoordinatorSettings, WorkerSettings
-from holdfast.errors import HoldfastError
+from holdfast.errors import EngineLostError, HoldfastError
 
 _BOOT = (
     "import sys; sys.path.append(sys.argv[1]); from holdfast.wiring.launch import main; "
     "sys.exit(main(sys.argv[2:]))"
 )
 _FAILED = 2
+_ENGINE_LOST = 9
+"""As the commands of people say it."""
 
 
 def command(settings: CoordinatorSettings | WorkerSettings) -> list[str]:
@@ -46,7 +48,7 @@ def main(arguments: list[str]) -> int:
             _work(json.loads(told))
     except HoldfastError as error:
         sys.stderr.write(f"holdfast: {error}\n")
-        return _FAILED
+        return _ENGINE_LOST if isinstance(error, EngineLostError) else _FAILED
     except KeyboardInterrupt:
         return 130
     return 0

@@ -140,7 +140,7 @@ def _slots(settings: WorkerSettings) -> int:
 def _addresses(settings: WorkerSettings) -> dict[str, Address]:
     from holdfast.transports.address import parse_address
 
-    return {url: parse_address(url) for url in settings.urls or (_nearby(),)}
+    return {url: parse_address(url) for url in settings.urls or (nearby(),)}
 
 
 def _world(
@@ -172,14 +172,15 @@ def _world(
     )
 
 
-def _nearby() -> str:
-    """Return the coordinator that the environment names, or the one of ./.holdfast, present or not.
+def nearby(state_dir: Path | None = None) -> str:
+    """Return the coordinator of a state directory, present or not.
 
-    Raises ConfigurationError where the path of its socket cannot be used.
+    Without one it is that which the environment names, or the one of ./.holdfast. Raises
+    ConfigurationError where the path of its socket cannot be used.
     """
     from holdfast.transports.endpoint import socket_path
 
-    place = config.place(None, None)
+    place = config.place(None, state_dir)
     return place.url or f"unix:{socket_path(place.state_dir)}"
 
 
