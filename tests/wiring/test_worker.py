@@ -145,6 +145,6 @@ def test_the_coordinator_of_this_folder_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert worker._nearby() == f"unix:{socket_path(tmp_path / '.holdfast')}"
+    assert worker.nearby() == f"unix:{socket_path(tmp_path / '.holdfast')}"
     monkeypatch.setenv("HOLDFAST_URL", "http://elsewhere:1")
-    assert worker._nearby() == "http://elsewhere:1"
+    assert worker.nearby() == "http://elsewhere:1"
