@@ -375,8 +375,11 @@ class Stage:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._drop()
-        self.disk.close()
+        try:
+            await self._drop()
+        finally:
+            # Also where a scene has broken the coordinator: what nobody closes is warned of.
+            self.disk.close()
 
     def raise_curtain(self) -> None:
         """Let the coordinator run."""
