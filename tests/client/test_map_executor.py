@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import itertools
+import os
 import threading
+import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from holdfast.model.task import State
 from tests.client import work
 from tests.client.scripted import Scripted, client_of
 from tests.client.work import Refusal
+from tests.conftest import Eventually
 
 
 @pytest.fixture
@@ -240,6 +244,52 @@ def test_done_futures_are_not_kept(client: Client) -> None:
         pass
     assert len(executor._open) <= 1000
     executor.shutdown()
+
+
+def test_an_executor_keeps_no_results(client: Client, eventually: Eventually) -> None:
+    executor = client.executor()
+    future = executor.submit(work.zeros, 1000)
+    assert len(future.result(10)) == 1000
+    seen = weakref.ref(future)
+    del future
+    eventually("nobody keeps it", lambda: seen() is None)
+    executor.shutdown()
+
+
+def worker(slots: int, queues: list[str], tags: list[str], state: str) -> dict[str, object]:
+    return {"slots": slots, "queues": queues, "tags": tags, "state": state}
+
+
+def test_an_executor_tells_libraries_how_much_runs_at_once(
+    client: Client, scripted: Scripted
+) -> None:
+    scripted.answers["workers"] = [
+        worker(4, [], [], "connected"),
+        worker(8, ["bulk"], ["gpu"], "connected"),
+        worker(16, [], ["gpu"], "draining"),
+    ]
+    assert client.executor().slots == 4
+    assert client.executor(Options(queue="bulk")).slots == 12
+    assert client.executor(Options(queue="bulk", tags=("gpu",)))._max_workers == 8
+    # Where none is connected yet.
+    assert client.executor(Options(tags=("fpga",))).slots == len(os.sched_getaffinity(0))
+
+
+def test_a_loop_that_gives_up_waiting_is_not_stopped(client: Client, scripted: Scripted) -> None:
+    scripted.settling = False
+    scripted.cancel = lambda *_: None
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        call = loop.run_in_executor(client.executor(), work.double, 1)
+        scripted.wait_for("it is there", lambda: scripted.specs)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(call, 0.01)
+
+    began = time.monotonic()
+    asyncio.run(main())
+    scripted.wait_for("the wish is said", lambda: scripted.read(SetWanted))
+    assert time.monotonic() - began < 20, "nobody waits for an answer that does not come"
 
 
 def test_asyncio_takes_our_futures(client: Client) -> None:

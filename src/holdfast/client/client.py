@@ -308,7 +308,8 @@ class Client(Asking):
     def cancel_task(self, future: Future[Any]) -> bool:
         """Wish a task cancelled; see `Future.cancel`."""
         self._check_process()
-        if self._thread.is_current:
+        # asyncio cancels what it has wrapped on its loop's thread, where waiting stops all else.
+        if self._thread.is_current or asyncio._get_running_loop() is not None:
             self._call(lambda: self._session.cancelling.cancel_in_turn((future,), begun=True))
             return True
         answer: Answer = StandardFuture()

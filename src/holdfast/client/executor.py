@@ -6,15 +6,17 @@ the function, as the standard library says.
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from typing import Any, ParamSpec, Protocol, TypeVar
+from weakref import ref
 
 from holdfast.client.calls import Call
 from holdfast.client.future import Future
 from holdfast.client.mapping import Arrivals, map_results
-from holdfast.client.options import Options
+from holdfast.client.options import DEFAULTS, Options
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -36,6 +38,8 @@ class Submitter(Protocol):
 
     def cancel_waiting(self, futures: Iterable[Future[Any]]) -> None: ...
 
+    def workers(self) -> Sequence[dict[str, Any]]: ...
+
 
 class TaskExecutor(Executor):
     """Runs every call as a durable task. Made by `client.executor()`."""
@@ -45,7 +49,8 @@ class TaskExecutor(Executor):
         self._options = options
         self._lock = threading.Lock()
         self._shut = False
-        self._open: list[Future[Any]] = []
+        self._open: list[ref[Future[Any]]] = []
+        """What may not be done yet. The client holds each until it is; its result is not ours."""
         self._prune_at = _PRUNE_MIN
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -79,6 +84,23 @@ class TaskExecutor(Executor):
             timeout=timeout,
         )
 
+    @property
+    def slots(self) -> int:
+        """How many calls can run at once: the slots of the workers that serve these options.
+
+        Asked anew each time. Where none is connected, as right after a start, it is the number of
+        processors here, which an embedded coordinator's worker has slots for. Raises like
+        `client.workers`.
+        """
+        options = self._options or DEFAULTS
+        found = (worker for worker in self._client.workers() if _serves(worker, options))
+        return sum(worker["slots"] for worker in found) or len(os.sched_getaffinity(0))
+
+    @property
+    def _max_workers(self) -> int:
+        # Where the standard executors keep it: Dask has so many calls under way at once.
+        return self.slots
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more; wait for what was submitted here, after cancelling what waits, if asked.
 
@@ -86,8 +108,8 @@ class TaskExecutor(Executor):
         """
         with self._lock:
             self._shut = True
-            pending = [future for future in self._open if not future.done()]
-            self._open = pending
+            pending = _pending(self._open)
+            self._open = [ref(future) for future in pending]
         if cancel_futures:
             self._client.cancel_waiting(pending)
         if wait:
@@ -105,9 +127,21 @@ class TaskExecutor(Executor):
             raise RuntimeError("cannot schedule new futures after shutdown")
         future = self._client.start(call, args, kwargs, arrivals)
         with self._lock:
-            self._open.append(future)
+            self._open.append(ref(future))
             if len(self._open) >= self._prune_at:
                 # Doubling keeps the cost of pruning constant for each submission.
-                self._open = [each for each in self._open if not each.done()]
+                self._open = [ref(each) for each in _pending(self._open)]
                 self._prune_at = max(_PRUNE_MIN, 2 * len(self._open))
         return future
+
+
+def _pending(open_: Iterable[ref[Future[Any]]]) -> list[Future[Any]]:
+    return [future for each in open_ if (future := each()) is not None and not future.done()]
+
+
+def _serves(worker: dict[str, Any], options: Options) -> bool:
+    return (
+        worker["state"] == "connected"
+        and (not worker["queues"] or options.queue in worker["queues"])
+        and set(options.tags) <= set(worker["tags"])
+    )

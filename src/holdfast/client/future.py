@@ -118,7 +118,7 @@ class Future(StandardFuture[T]):
         True: the task is cancelled, or runs and is being stopped; in the second case it may still
         end otherwise, and `cancelled()` tells once it has. False: it has ended already. Unlike the
         standard future's, it may raise: TimeoutError, ConnectionLostError. In a callback (on the
-        client's own thread) it does not wait, and returns True.
+        client's own thread) and where an asyncio loop runs it does not wait, and returns True.
         """
         if self._state in _ENDED:
             return self._state == CANCELLED_AND_NOTIFIED
