@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from holdfast.client.future import Future
     from holdfast.client.options import Options
     from holdfast.client.task import TaskFunction, task
+    from holdfast.contrib.joblib import register_joblib
     from holdfast.engines.current import TaskCancelled, current
     from holdfast.errors import (
         ConnectionLostError,
@@ -62,6 +63,7 @@ __all__ = [
     "__version__",
     "connect",
     "current",
+    "register_joblib",
     "task",
 ]
 
@@ -74,6 +76,7 @@ _HOMES = {
     "TaskFunction": "holdfast.client.task",
     "connect": "holdfast.wiring.client",
     "current": "holdfast.engines.current",
+    "register_joblib": "holdfast.contrib.joblib",
     "task": "holdfast.client.task",
 }
 """Where a public name lives; all others live in `holdfast.errors`."""
