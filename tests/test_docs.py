@@ -123,7 +123,7 @@ def run(command: list[str], folder: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/quickstart.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/quickstart.md", "docs/coming-from.md"])
 def test_the_programs_of_a_page_run(document: str, folder: Path) -> None:
     shown = [block for block in blocks(ROOT / document) if block.program or "run" in block.words]
     assert shown
