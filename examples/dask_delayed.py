@@ -22,5 +22,5 @@ def total(counts: list[int]) -> int:
 
 with holdfast.connect() as hf:
     words = total([count_words(line) for line in LINES])
-    # Dask keeps as many nodes under way as the workers have slots.
+    # Dask keeps two nodes under way for each slot of the workers.
     print(words.compute(scheduler=hf.executor()), "words")

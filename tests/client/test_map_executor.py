@@ -270,7 +270,7 @@ def test_an_executor_tells_libraries_how_much_runs_at_once(
     ]
     assert client.executor().slots == 4
     assert client.executor(Options(queue="bulk")).slots == 12
-    assert client.executor(Options(queue="bulk", tags=("gpu",)))._max_workers == 8
+    assert client.executor(Options(queue="bulk", tags=("gpu",)))._max_workers == 16
     # Where none is connected yet.
     assert client.executor(Options(tags=("fpga",))).slots == len(os.sched_getaffinity(0))
 

@@ -98,8 +98,9 @@ class TaskExecutor(Executor):
 
     @property
     def _max_workers(self) -> int:
-        # Where the standard executors keep it: Dask has so many calls under way at once.
-        return self.slots
+        # Where the standard executors keep it: Dask has so many calls under way at once. While one
+        # runs in each slot, another is already there, so that no slot waits for the way back.
+        return 2 * self.slots
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more; wait for what was submitted here, after cancelling what waits, if asked.
