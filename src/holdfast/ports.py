@@ -220,6 +220,20 @@ class TaskFilter(msgspec.Struct, frozen=True):
     id_high: bytes = b""
 
 
+class FunctionRow(msgspec.Struct, frozen=True):
+    """What became of the tasks of one function, of those that ended lately.
+
+    The run times are of their last attempts, from the start where that was told, which it is not
+    of a short one, and else from the claim; None where none of them was claimed.
+    """
+
+    function: str
+    ended: int
+    failed: int
+    mean_ms: float | None
+    max_ms: int | None
+
+
 class StoreReader(Protocol):
     """Lists and stories, on a connection of their own, so that they never delay a turn."""
 
@@ -233,6 +247,13 @@ class StoreReader(Protocol):
 
     async def queued_by_class(self) -> dict[str, int]:
         """Return how many claimable tasks each requirement class has."""
+        ...
+
+    async def functions(self, *, tasks: int, limit: int) -> list[FunctionRow]:
+        """Return up to `limit` functions of the last `tasks` that ended.
+
+        First those of which most failed, then those with the longest run.
+        """
         ...
 
     async def events(self, task: TaskId) -> list[Event]: ...

@@ -124,6 +124,30 @@ def test_workers_drain_and_stats() -> None:
     perform(play)
 
 
+def test_functions_of_what_ended_lately() -> None:
+    async def play(stage: Stage) -> None:
+        worker, client = await stage.worker(queues=("default",)), await stage.client()
+        assert (await client.ask("functions")).data == []
+        await client.keep(stage.spec("m:f"))
+        order = await worker.assigned()
+        await worker.start(order)
+        await worker.settle(order, OutcomeKind.RAISED)
+        await client.keep(never := stage.spec("m:g", queue="none"))
+        await client.want(never.id, Wanted.CANCEL)
+        failed, cancelled = (await client.ask("functions")).data
+        assert (failed["function"], failed["ended"], failed["failed"]) == ("m:f", 1, 1)
+        assert 0 <= failed["mean_ms"] <= failed["max_ms"]
+        assert cancelled == {
+            "function": "m:g",
+            "ended": 1,
+            "failed": 0,
+            "mean_ms": None,
+            "max_ms": None,
+        }
+
+    perform(play)
+
+
 Question = Callable[[Client], Awaitable[object]]
 
 
@@ -146,6 +170,7 @@ Question = Callable[[Client], Awaitable[object]]
         ("list", {"states": "failed"}, "invalid_input"),
         ("status", {"task": "0", "tasks": "0"}, "invalid_input"),
         ("stats", {"of": "tasks"}, "invalid_input"),
+        ("functions", {"limit": 5}, "invalid_input"),
         ("list", {"limit": "many"}, "invalid_input"),
         ("list", {"limit": 1e400}, "invalid_input"),
         ("list", {"before": "zz"}, "invalid_input"),

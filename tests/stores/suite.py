@@ -37,6 +37,7 @@ from holdfast.ports import (
     Changes,
     CodeRow,
     Event,
+    FunctionRow,
     Receipt,
     Store,
     StoreReader,
@@ -765,6 +766,49 @@ class ReaderSuite:
                 "cancelled": 0,
             }
             assert await reader.queued_by_class() == {"b": 1, "default": 1}
+            await reader.close()
+
+        with_store(place, body)
+
+    def test_functions_of_what_ended_lately(self, place: Place) -> None:
+        def ended(
+            number: int, function: str, state: State, *, claimed_ms: int = 0, started_ms: int = 0
+        ) -> Task:
+            """Give the times as so long before the end."""
+            at_ms = 2_000_000_000_000 + number
+            done = succeeded(claimed(queued(number, function=function), token(number)))
+            return changed(
+                done,
+                state=state,
+                claimed_ms=at_ms - claimed_ms if claimed_ms else 0,
+                started_ms=at_ms - started_ms if started_ms else 0,
+                ended_ms=at_ms,
+            )
+
+        long_ago = [ended(number, "m:old", State.FAILED) for number in range(1, 4)]
+        lately = [
+            ended(11, "m:slow", State.SUCCEEDED, claimed_ms=950, started_ms=900),
+            ended(12, "m:slow", State.SUCCEEDED, claimed_ms=100),
+            ended(13, "m:bad", State.FAILED, claimed_ms=5),
+            ended(14, "m:bad", State.SUCCEEDED, claimed_ms=6),
+            ended(15, "m:never", State.CANCELLED),
+            # A wall clock that was set back makes no run shorter than nothing.
+            ended(16, "m:back", State.SUCCEEDED, claimed_ms=-5),
+        ]
+        told = [
+            FunctionRow("m:bad", 2, 1, 5.5, 6),
+            FunctionRow("m:slow", 2, 0, 500.0, 900),
+            FunctionRow("m:back", 1, 0, 0.0, 0),
+            FunctionRow("m:never", 1, 0, None, None),
+        ]
+
+        async def body(store: Store) -> None:
+            await store.commit(Changes(turn=1, inserts=[*long_ago, *lately, queued(20)]))
+            reader = place.reader()
+            assert await reader.functions(tasks=6, limit=9) == told
+            assert await reader.functions(tasks=6, limit=2) == told[:2]
+            assert (await reader.functions(tasks=99, limit=9))[0].function == "m:old"
+            assert await reader.functions(tasks=1, limit=9) == [told[2]]
             await reader.close()
 
         with_store(place, body)

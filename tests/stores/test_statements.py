@@ -54,6 +54,12 @@ def test_counting_reads_indexes_only(disk: sqlite3.Connection) -> None:
     assert all("INDEX tasks_" in step for step in touching), steps
 
 
+def test_functions_are_told_from_the_end_of_an_index(disk: sqlite3.Connection) -> None:
+    plan = disk.execute(f"EXPLAIN QUERY PLAN {statements.FUNCTIONS}", [1] * 5)
+    touching = [step for step in (row[3] for row in plan) if " tasks" in step]
+    assert touching == ["SEARCH tasks USING INDEX tasks_ended (state=?)"] * 3
+
+
 @pytest.mark.parametrize(
     ("count", "rows"), [(0, 1), (1, 1), (2, 2), (3, 4), (200, 256), (256, 256)]
 )

@@ -76,3 +76,13 @@ class Asking(ABC):
         """Return the coordinator's counts."""
         found: dict[str, Any] = self.ask("stats")
         return found
+
+    def functions(self) -> Sequence[dict[str, Any]]:
+        """Return the functions of the last 1,000 tasks that ended, 100 at most.
+
+        Of each: how many `ended` and `failed`, and the `mean_ms` and `max_ms` that their last runs
+        took (None where none was assigned); of short runs the time is told since they were
+        assigned. First come those of which most failed, then those with the longest run.
+        """
+        found: Sequence[dict[str, Any]] = self.ask("functions")
+        return found

@@ -1,4 +1,4 @@
-"""Questions of people: status, list, story, why, workers, drain, statistics.
+"""Questions of people: status, list, story, why, workers, drain, statistics, functions.
 
 Answers are plain data (dictionaries, lists, text, numbers), the same for the command line, the SDK
 and the web. A question never changes a task; `drain` only passes an order on.
@@ -41,8 +41,13 @@ _TAKES = {
     "workers": (),
     "drain": ("worker",),
     "stats": (),
+    "functions": (),
 }
 """The parameters of each question: a misspelt one must not widen what is asked for."""
+_LATELY_TASKS = 1_000
+"""Of so many tasks that ended last the functions are told."""
+_FUNCTIONS = 100
+"""With the longest names one frame holds so many."""
 _FRAME_BYTES = 1024
 """What a frame takes beside its one message, from above."""
 
@@ -61,6 +66,7 @@ class Questions:
             "workers": self._workers,
             "drain": self._drain,
             "stats": self._stats,
+            "functions": self._functions,
         }
 
     async def answer(self, ask: Ask) -> Reply:
@@ -185,6 +191,10 @@ class Questions:
             "clients": len(state.clients),
             "counters": self._coordinator.counters.snapshot(),
         }
+
+    async def _functions(self, parameters: dict[str, Any]) -> Any:
+        rows = await self._reader.functions(tasks=_LATELY_TASKS, limit=_FUNCTIONS)
+        return [msgspec.structs.asdict(row) for row in rows]
 
     def _names(self, identities: Iterable[str]) -> dict[str, str]:
         """Return the names of those workers that are known."""

@@ -14,7 +14,7 @@ from holdfast.errors import ConfigurationError
 from holdfast.model.ids import TaskId
 from holdfast.model.limits import PAGE_ROWS_MAX
 from holdfast.model.task import State, Task
-from holdfast.ports import Attempt, Event, TaskFilter
+from holdfast.ports import Attempt, Event, FunctionRow, TaskFilter
 from holdfast.stores import statements
 from holdfast.stores.connections import Database, connect, is_file
 from holdfast.stores.damage import unreadable
@@ -68,6 +68,11 @@ class SQLiteReader:
     async def queued_by_class(self) -> dict[str, int]:
         """Return how many claimable tasks each requirement class has."""
         return dict(await self._rows(statements.QUEUED_BY_CLASS))
+
+    async def functions(self, *, tasks: int, limit: int) -> list[FunctionRow]:
+        """Return up to `limit` functions of the last `tasks` that ended; see `StoreReader`."""
+        found = await self._rows(statements.FUNCTIONS, (*[tasks] * 4, limit))
+        return [FunctionRow(*row) for row in found]
 
     async def events(self, task: TaskId) -> list[Event]:
         """Return the events of a task, in the order in which they were committed."""

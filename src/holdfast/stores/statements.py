@@ -260,6 +260,16 @@ WORKERS = (
     "SELECT identity, name, incarnation, number, epoch, facts, said_ms, outages FROM workers "
     "ORDER BY identity"
 )
+
+
+def _ended_last(state: int) -> str:
+    # `state >= 2` is what the index says of itself: SQLite does not conclude it.
+    return (
+        "SELECT function, state, max(started_ms, claimed_ms) AS begun_ms, ended_ms FROM tasks "
+        f"WHERE state >= 2 AND state = {state} ORDER BY ended_ms DESC LIMIT ?"
+    )
+
+
 CODE = "SELECT data FROM code WHERE digest = ?"
 COUNTS = """
 SELECT 0, count(*) FROM tasks WHERE state = 0 AND due_ms = 0
@@ -272,6 +282,16 @@ UNION ALL SELECT state, count(*) FROM tasks WHERE state >= 2 GROUP BY state
 QUEUED_BY_CLASS = (
     "SELECT needs, count(*) FROM tasks WHERE state = 0 AND due_ms = 0 GROUP BY needs ORDER BY needs"
 )
+FUNCTIONS = f"""
+SELECT function, count(*), sum(state = 4) AS failed, avg(ran_ms), max(ran_ms) AS slowest_ms FROM (
+    SELECT function, state, iif(begun_ms > 0, max(ended_ms - begun_ms, 0), NULL) AS ran_ms
+    FROM ({" UNION ALL ".join(f"SELECT * FROM ({_ended_last(state)})" for state in (3, 4, 5))})
+    ORDER BY ended_ms DESC LIMIT ?
+) GROUP BY function ORDER BY failed DESC, slowest_ms DESC, function LIMIT ?
+"""
+"""Walks the index of what ended backward, state by state: the cost is that of the tasks asked for,
+not of those that are kept."""
+
 EVENTS = (
     "SELECT task, at_ms, kind, fence, worker, detail FROM events WHERE task = ? ORDER BY number"
 )
