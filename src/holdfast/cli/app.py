@@ -57,6 +57,9 @@ EXIT_TEXT = {
     Exit.INTERRUPTED: "Ctrl-C or SIGTERM; tasks go on (up, coordinator and worker end with 0)",
 }
 
+COMPLETE_VARIABLE = "_HOLDFAST_COMPLETE"
+"""How a shell says that it wants completions, whatever the program is called."""
+
 _COMMANDS = {
     "up": ("holdfast.cli.processes", "up"),
     "coordinator": ("holdfast.cli.processes", "coordinator"),
@@ -72,6 +75,7 @@ _COMMANDS = {
     "drain": ("holdfast.cli.fleet", "drain"),
     "demo": ("holdfast.cli.demo", "demo"),
     "bench": ("holdfast.cli.bench", "bench"),
+    "completion": ("holdfast.cli.completion", "completion"),
     "version": ("holdfast.cli.fleet", "version"),
 }
 
@@ -90,6 +94,7 @@ _SHORT = {
     "drain": "Let a worker finish what it runs and leave.",
     "demo": "Index a tree of files while everything is killed; prove that nothing is lost.",
     "bench": "Measure this machine.",
+    "completion": "Print the completion script of a shell.",
     "version": "Print the version.",
 }
 
@@ -114,6 +119,19 @@ class Commands(click.Group):
         """List the subcommands without importing any."""
         with formatter.section("Commands"):
             formatter.write_dl(list(_SHORT.items()))
+
+    def shell_complete(
+        self, ctx: click.Context, incomplete: str
+    ) -> list[click.shell_completion.CompletionItem[str]]:
+        """Offer the subcommands without importing any; after a `-`, the options."""
+        from click.shell_completion import CompletionItem
+
+        names = [
+            CompletionItem(name, help=told)
+            for name, told in _SHORT.items()
+            if name.startswith(incomplete)
+        ]
+        return names + click.Command.shell_complete(self, ctx, incomplete)
 
 
 @click.command(
@@ -157,7 +175,7 @@ def _give_up_output() -> None:
 def _run() -> int:
     try:
         # A command that ends with an exit code has it returned here, not raised.
-        code = holdfast(standalone_mode=False)
+        code = holdfast(standalone_mode=False, complete_var=COMPLETE_VARIABLE)
     except click.ClickException as error:
         error.show()
         return error.exit_code

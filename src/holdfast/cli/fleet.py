@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from holdfast import __version__
+from holdfast.cli import completing
 from holdfast.cli.options import json_option, show_json, show_table, with_client
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def workers(client: Client, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("worker")
+@click.argument("worker", shell_complete=completing.workers)
 @json_option
 @with_client
 def drain(client: Client, worker: str, as_json: bool) -> None:

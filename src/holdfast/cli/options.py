@@ -15,8 +15,6 @@ from typing import Any, TypeVar
 import click
 
 from holdfast import wiring
-from holdfast.payloads.describing import name_of
-from holdfast.payloads.failures import failure_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -121,6 +119,10 @@ def _written(value: Any) -> str:
     try:
         return repr(value)
     except (Exception, SystemExit) as error:
+        # They cost more to import than all else that a command needs.
+        from holdfast.payloads.describing import name_of
+        from holdfast.payloads.failures import failure_of
+
         why = failure_of(error, with_pickle=False)
         return f"<{name_of(type(value))}, whose repr raises {type(error).__name__}: {why.message}>"
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from holdfast import wiring
+from holdfast.cli import completing
 from holdfast.cli.app import Exit, exit_code
 from holdfast.cli.options import (
     at,
@@ -24,9 +25,6 @@ from holdfast.cli.options import (
     with_client,
 )
 from holdfast.cli.waiting import telling_why
-from holdfast.client.calls import call_by_name
-from holdfast.client.future import unreadable
-from holdfast.client.options import DEFAULTS, options_with
 from holdfast.errors import (
     HoldfastError,
     InvalidInputError,
@@ -92,7 +90,13 @@ def _not_in_json(word: str) -> None:
     callback=_json(dict),
     help="JSON object of keyword arguments [{}].",
 )
-@click.option("--queue", default="default", show_default=True, help="Queue.")
+@click.option(
+    "--queue",
+    default="default",
+    show_default=True,
+    shell_complete=completing.queues,
+    help="Queue.",
+)
 @click.option("--tag", "tags", multiple=True, help="A tag that the worker must have.")
 @click.option("--priority", default=0, show_default=True, help="Higher goes first.")
 @click.option("--key", callback=named, help="A name of yours: a second submission finds the first.")
@@ -124,6 +128,9 @@ def submit(
 
     The function is imported by the worker, never here.
     """
+    from holdfast.client.calls import call_by_name
+    from holdfast.client.options import DEFAULTS, options_with
+
     given = {"queue": queue, "tags": tags, "priority": priority, "key": key, "delay": delay}
     call = call_by_name(function, options_with(DEFAULTS, given))
     future = client.start(call, tuple(arguments), keywords)
@@ -136,9 +143,20 @@ def submit(
 
 
 @click.command()
-@click.option("--state", "states", multiple=True, help="queued, running, paused, succeeded, …")
-@click.option("--function", callback=named, help="Import path of the function.")
-@click.option("--queue", callback=named, help="Queue.")
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    shell_complete=completing.states,
+    help="queued, running, paused, succeeded, …",
+)
+@click.option(
+    "--function",
+    callback=named,
+    shell_complete=completing.functions,
+    help="Import path of the function.",
+)
+@click.option("--queue", callback=named, shell_complete=completing.queues, help="Queue.")
 @click.option("--tag", callback=named, help="Tag.")
 @click.option("--key", callback=named, help="Key.")
 @click.option(
@@ -181,7 +199,7 @@ def _pages(client: Client, *, limit: int, before: str, **chosen: Any) -> list[di
 
 
 @click.command()
-@click.argument("task")
+@click.argument("task", shell_complete=completing.tasks)
 @json_option
 @with_client
 def status(client: Client, task: str, as_json: bool) -> None:
@@ -215,7 +233,7 @@ def status(client: Client, task: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("task")
+@click.argument("task", shell_complete=completing.tasks)
 @click.option(
     "--timeout",
     type=click.FloatRange(0),
@@ -246,6 +264,8 @@ def _finish(client: Client, future: Future[Any], timeout: float | None, as_json:
             raise
         if told["state"] == "succeeded":
             # It went well there; what cannot be had is its result, here.
+            from holdfast.client.future import unreadable
+
             raise unreadable(future, error) from error
         _show_failure(told, as_json)
     else:
@@ -266,7 +286,7 @@ def _show_failure(told: dict[str, Any], as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("tasks", nargs=-1, required=True)
+@click.argument("tasks", nargs=-1, required=True, shell_complete=completing.live_tasks)
 @json_option
 @with_client
 def cancel(client: Client, tasks: tuple[str, ...], as_json: bool) -> None:
@@ -299,7 +319,7 @@ def _show_cancelled(told: list[dict[str, Any]], as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("task")
+@click.argument("task", shell_complete=completing.tasks)
 @json_option
 @with_client
 def story(client: Client, task: str, as_json: bool) -> None:
@@ -319,7 +339,7 @@ def story(client: Client, task: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("task")
+@click.argument("task", shell_complete=completing.tasks)
 @json_option
 @with_client
 def why(client: Client, task: str, as_json: bool) -> None:

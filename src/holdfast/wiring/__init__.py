@@ -12,14 +12,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from holdfast.wiring.client import connect
     from holdfast.wiring.coordinator import coordinate
+    from holdfast.wiring.look import glance
     from holdfast.wiring.process import import_from_here, log_to_stderr, run
     from holdfast.wiring.worker import nearby, work
 
-__all__ = ["connect", "coordinate", "import_from_here", "log_to_stderr", "nearby", "run", "work"]
+__all__ = [
+    "connect",
+    "coordinate",
+    "glance",
+    "import_from_here",
+    "log_to_stderr",
+    "nearby",
+    "run",
+    "work",
+]
 
 _ROOMS = {
     "connect": "client",
     "coordinate": "coordinator",
+    "glance": "look",
     "import_from_here": "process",
     "log_to_stderr": "process",
     "nearby": "worker",
