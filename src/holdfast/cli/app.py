@@ -75,6 +75,7 @@ _COMMANDS = {
     "drain": ("holdfast.cli.fleet", "drain"),
     "demo": ("holdfast.cli.demo", "demo"),
     "bench": ("holdfast.cli.bench", "bench"),
+    "man": ("holdfast.cli.man", "man"),
     "completion": ("holdfast.cli.completion", "completion"),
     "version": ("holdfast.cli.fleet", "version"),
 }
@@ -94,6 +95,7 @@ _SHORT = {
     "drain": "Let a worker finish what it runs and leave.",
     "demo": "Index a tree of files while everything is killed; prove that nothing is lost.",
     "bench": "Measure this machine.",
+    "man": "Show the manual.",
     "completion": "Print the completion script of a shell.",
     "version": "Print the version.",
 }
