@@ -130,3 +130,17 @@ def test_sigterm_is_as_orderly_as_ctrl_c() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+def test_the_help_imports_nothing_heavy() -> None:
+    program = (
+        "import sys\n"
+        "from holdfast.cli.app import run\n"
+        "sys.argv = ['holdfast', '--help']\n"
+        "run()\n"
+        "heavy = ('asyncio', 'cloudpickle', 'msgspec', 'rich', 'sqlite3', 'websockets')\n"
+        "print([name for name in heavy if name in sys.modules])\n"
+    )
+    words = [sys.executable, "-c", program]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("\n[]\n")

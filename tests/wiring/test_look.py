@@ -71,5 +71,16 @@ def test_who_does_not_answer_is_not_waited_for(eventually: Eventually) -> None:
     eventually("the look has ended", lambda: "holdfast-glance" not in threads())
 
 
+def test_what_is_late_holds_up_no_end_of_python() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"http://localhost:{mute.getsockname()[1]}"
+        program = (
+            f"from holdfast import wiring; print(wiring.glance({url!r}, None, [], seconds=0.2))"
+        )
+        words = [sys.executable, "-W", "error", "-c", program]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=SECONDS)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "None\n", "")
+
+
 def threads() -> list[str]:
     return [thread.name for thread in threading.enumerate()]

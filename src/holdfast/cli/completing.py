@@ -7,8 +7,8 @@ is in the middle of a line.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TypeAlias
 
 import click
 from click.shell_completion import CompletionItem
@@ -24,8 +24,7 @@ _STATES = ("queued", "running", "paused", "succeeded", "failed", "cancelled")
 _LIVE = _STATES[:3]
 _ID_DIGITS = 32
 
-Items = list[CompletionItem[str]]
-Complete = Callable[[click.Context, click.Parameter, str], Items]
+Items: TypeAlias = "list[CompletionItem[str]]"
 
 
 def tasks(context: click.Context, parameter: click.Parameter, incomplete: str) -> Items:

@@ -36,7 +36,11 @@ _BASH = r"""
         case $type in
             dir) compopt -o dirnames ;;
             file) compopt -o default ;;
-            plain) COMPREPLY+=("${value#"$kept"}") ;;
+            plain)
+                # Not every name can be typed as it is: <locals> would be a redirection.
+                printf -v value %%q "${value#"$kept"}"
+                COMPREPLY+=("$value")
+                ;;
         esac
     done <<< "$answer"
 }
