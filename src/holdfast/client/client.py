@@ -16,10 +16,10 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Future as StandardFuture
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ParamSpec, TypeGuard, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar, overload
 
 from holdfast.client.asking import Asking
-from holdfast.client.calls import Call, call_of, likeness_of_call, options_of
+from holdfast.client.calls import Call, call_of, options_of
 from holdfast.client.carriage import Blobs
 from holdfast.client.exchange import Answer, check_question
 from holdfast.client.executor import TaskExecutor
@@ -27,6 +27,7 @@ from holdfast.client.future import Future
 from holdfast.client.intake import SUBMISSIONS_BYTES_MAX, SUBMISSIONS_MAX, Intake
 from holdfast.client.mapping import Arrivals, map_results
 from holdfast.client.options import DEFAULTS, Options, options_with
+from holdfast.client.questions import whole_id
 from holdfast.client.script_end import before_threads_end, end_interrupted
 from holdfast.client.session import Session, Terms
 from holdfast.client.thread import LoopFactory, LoopThread
@@ -39,9 +40,8 @@ from holdfast.errors import (
     RefusedError,
 )
 from holdfast.interpreter import python_version
-from holdfast.model.ids import Entropy, IdMint, TaskId, id_text, parse_id, prefix_range
+from holdfast.model.ids import Entropy, IdMint, TaskId, id_text, parse_id
 from holdfast.observe import logger
-from holdfast.payloads import encode_call
 from holdfast.ports import Clock, Dialer
 
 P = ParamSpec("P")
@@ -87,7 +87,6 @@ class Client(Asking):
         """Connect. Raises NoCoordinatorError where nobody answers within `connect_seconds`."""
         self.settling = threading.Lock()
         self._pid = os.getpid()
-        self._spill_to = spill_to
         self._answer_seconds = answer_seconds
         self._closing = threading.Lock()
         self._closed = False
@@ -102,6 +101,7 @@ class Client(Asking):
             mint=mint,
             wake=self._wake,
             on_own_thread=lambda: self._thread.is_current,
+            spill_to=spill_to,
             submissions_max=submissions_max,
             bytes_max=submissions_bytes_max,
         )
@@ -237,14 +237,7 @@ class Client(Asking):
         """Submit a prepared call; `arrivals` gets the future once it is done."""
         if os.getpid() != self._pid:
             self._check_process()
-        encoded = encode_call(args, kwargs, spill_to=self._spill_to)
-        try:
-            likeness = likeness_of_call(call, encoded, args, kwargs) if call.options.key else b""
-            return self._intake.add(self, call, encoded, arrivals, likeness)
-        except BaseException:
-            if encoded.path:
-                Path(encoded.path).unlink(missing_ok=True)
-            raise
+        return self._intake.submit(self, call, args, kwargs, arrivals)
 
     # Futures.
 
@@ -262,7 +255,7 @@ class Client(Asking):
         self._check_process()
         if not isinstance(task, str):
             raise InvalidInputError(f"{task!r} is not the id of a task: give a text, future.id")
-        found = _whole_id(task)
+        found = whole_id(task)
         return parse_id(self.ask("status", task=task)["id"]) if found is None else found
 
     def as_completed(
@@ -281,14 +274,7 @@ class Client(Asking):
         self._check_process()
         check_question(question, parameters)
         answer: Answer = StandardFuture()
-        named = parameters.get("task")
-        about = _whole_id(named)
-        if about is None and _begins_an_id(named):
-            self._call(lambda: self._session.ask_about_some(named, question, parameters, answer))
-        elif about is None:
-            self._call(lambda: self._session.ask(question, parameters, answer))
-        else:
-            self._call(lambda: self._session.ask_about(about, question, parameters, answer))
+        self._call(lambda: self._session.questions.ask(question, parameters, answer))
         return self._answered(answer, question)
 
     def cancel(self, task: str) -> dict[str, Any]:
@@ -444,18 +430,3 @@ class Client(Asking):
                 f"this client belongs to process {self._pid}, and this is a fork of it: connect() "
                 f"anew in the child"
             )
-
-
-def _whole_id(task: object) -> TaskId | None:
-    """Return the id that a text is all of; None where it is the beginning of one, or nothing."""
-    try:
-        return parse_id(task) if isinstance(task, str) else None
-    except ValueError:
-        return None
-
-
-def _begins_an_id(task: object) -> TypeGuard[str]:
-    try:
-        return isinstance(task, str) and bool(prefix_range(task))
-    except ValueError:
-        return False

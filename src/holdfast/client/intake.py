@@ -2,7 +2,8 @@
 
 Owns the only lock that a submission takes. User threads put submissions in and wake the loop once;
 the loop takes all that waits. What the coordinator has not accepted counts against two bounds, and
-at a bound the submitting thread waits: that is the backpressure.
+at a bound the submitting thread waits: that is the backpressure. Who lives on the loop itself must
+not wait here: it looks whether the intake is `full`, and is told when to look again.
 
 Ctrl-C can end a submission between any two of its statements. So nothing is counted beside the
 queue: that a submission stands in it is the one thing that makes it one, and each carries the count
@@ -14,18 +15,19 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 import msgspec
 
-from holdfast.client.calls import Call, python_of
+from holdfast.client.calls import Call, likeness_of_call, python_of
 from holdfast.client.code import HeldCode
 from holdfast.client.future import Future, Owner
 from holdfast.errors import OverloadedError
 from holdfast.model.ids import IdMint
 from holdfast.model.task import Spec
-from holdfast.payloads import Encoded
+from holdfast.payloads import Encoded, encode_call
 from holdfast.ports import Clock
 
 SUBMISSIONS_MAX = 20_000
@@ -59,9 +61,15 @@ class Intake:
         mint: IdMint,
         wake: Callable[[], None],
         on_own_thread: Callable[[], bool],
+        changed: Callable[[], None] | None = None,
+        spill_to: Path | None = None,
         submissions_max: int = SUBMISSIONS_MAX,
         bytes_max: int = SUBMISSIONS_BYTES_MAX,
     ) -> None:
+        """`changed` is called on the loop when there is room again, all is accepted, or it is shut.
+
+        `spill_to` is an existing folder for large payloads on their way.
+        """
         self.waiting: deque[Submission] = deque()
         """What the loop has not taken yet; only the loop takes, by `take`."""
         self.looks = 0
@@ -72,6 +80,8 @@ class Intake:
         self._mint = mint
         self._wake = wake
         self._on_own_thread = on_own_thread
+        self._tell = changed
+        self._spill_to = spill_to
         self._submissions_max = submissions_max
         self._bytes_max = bytes_max
         self._taken = (0, 0)
@@ -83,6 +93,24 @@ class Intake:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._watchers = 0
+
+    def submit(
+        self,
+        owner: Owner,
+        call: Call,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        arrivals: SimpleQueue[Future[Any]] | None = None,
+    ) -> Future[Any]:
+        """Encode the arguments of a call and put it in; see `add`. Raises NotSerializableError."""
+        encoded = encode_call(args, kwargs, spill_to=self._spill_to)
+        try:
+            likeness = likeness_of_call(call, encoded, args, kwargs) if call.options.key else b""
+            return self.add(owner, call, encoded, arrivals, likeness)
+        except BaseException:
+            if encoded.path:
+                Path(encoded.path).unlink(missing_ok=True)
+            raise
 
     def add(
         self,
@@ -161,8 +189,12 @@ class Intake:
             self._released_bytes += size_bytes
             if code:
                 self._code.let_go(code)
-            if self._watchers and (self._has_room() or not self.submissions):
+            if not self._watchers and self._tell is None:
+                return
+            if self.has_room or not self.submissions:
                 self._changed.notify_all()
+                if self._tell is not None:
+                    self._tell()
 
     def shut(self, error: Exception) -> None:
         """Refuse all further submissions with `error`; who waits for room gets it too."""
@@ -170,6 +202,8 @@ class Intake:
             if self._shut is None:
                 self._shut = error
             self._changed.notify_all()
+            if self._tell is not None:
+                self._tell()
 
     def wait_empty(self, timeout: float) -> bool:
         """Wait until all is accepted, at most `timeout` seconds; return whether it is."""
@@ -186,17 +220,26 @@ class Intake:
         """What they take, each function once."""
         return self._newest()[1] - self._released_bytes + self._code.held_bytes
 
+    @property
+    def full(self) -> bool:
+        """Whether a bound is reached, so that `add` would wait."""
+        return self._shut is None and (
+            self.submissions >= self._submissions_max or self.held_bytes >= self._bytes_max
+        )
+
+    @property
+    def has_room(self) -> bool:
+        """Whether who waited at a bound may go on."""
+        return self._shut is not None or (
+            self.submissions <= self._submissions_max * _LOW
+            and self.held_bytes <= self._bytes_max * _LOW
+        )
+
     def _newest(self) -> tuple[int, int]:
         try:
             return self.waiting[-1].mark
         except IndexError:
             return self._taken
-
-    def _has_room(self) -> bool:
-        return (
-            self.submissions <= self._submissions_max * _LOW
-            and self.held_bytes <= self._bytes_max * _LOW
-        )
 
     def _wait_for_room(self) -> None:
         if self._on_own_thread():
@@ -204,7 +247,7 @@ class Intake:
                 f"{self.submissions} submissions are not accepted yet; a callback cannot wait",
                 retry_after_seconds=_RETRY_AFTER_SECONDS,
             )
-        self._wait(lambda: self._has_room() or self._shut is not None, None)
+        self._wait(lambda: self.has_room, None)
 
     def _wait(self, condition: Callable[[], bool], timeout: float | None) -> bool:
         # Whose submission was interrupted may not have come to it.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +21,15 @@ from holdfast.client.carriage import Blobs, Carriage
 from holdfast.client.exchange import Answer, Exchange
 from holdfast.client.future import End, Future, keep_all, settle_all
 from holdfast.client.intake import Intake, Submission
+from holdfast.client.questions import Questions
 from holdfast.core.redial import pause_seconds
 from holdfast.core.wire import Wire
 from holdfast.errors import ChannelClosedError, ConnectionLostError, HoldfastError, ProtocolError
-from holdfast.model.ids import Entropy, TaskId, id_text, prefix_range
+from holdfast.model.ids import Entropy, TaskId
 from holdfast.model.limits import HEARTBEAT_SECONDS, LEASE_SECONDS
 from holdfast.model.messages import (
     PROTOCOL,
     Accepted,
-    Ask,
     ClientFrame,
     ClientHello,
     ClientWelcome,
@@ -85,6 +84,7 @@ class Session:
         self._tasks = TaskSet(_LOG)
         self._wake = asyncio.Event()
         self.cancelling = Cancelling(self._book, self._exchange, self._wake.set)
+        self.questions = Questions(self._book, self._exchange, self._wake.set)
         self._beat = False
         self._said = 0.0
         self._silent_seconds = 0.0
@@ -125,28 +125,6 @@ class Session:
         if not self._connected:
             return "the coordinator is not reached"
         return self._book.held_back or self._carriage.held_back
-
-    def ask(self, question: str, parameters: dict[str, Any], answer: Answer) -> None:
-        """Ask a question; its reply ends `answer`."""
-        self._exchange.begin(lambda ref: Ask(ref, question, parameters), answer)
-        self._wake.set()
-
-    def ask_about(
-        self, task_id: TaskId, question: str, parameters: dict[str, Any], answer: Answer
-    ) -> None:
-        """Ask a question about one task: where it is of ours, once it is accepted."""
-
-        def say() -> None:
-            self.ask(question, {**parameters, "task": id_text(self.holder(task_id))}, answer)
-
-        self._book.when_kept(task_id, say)
-
-    def ask_about_some(
-        self, prefix: str, question: str, parameters: dict[str, Any], answer: Answer
-    ) -> None:
-        """Ask about the task whose id begins so, once all of ours that do are accepted."""
-        say = partial(self.ask, question, parameters, answer)
-        self._book.when_all_kept(*prefix_range(prefix), say)
 
     def holder(self, task_id: TaskId) -> TaskId:
         """Return the id of the task that a submission of ours with a key was found to be."""
