@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from holdfast.client.aio_client import AsyncClient
+    from holdfast.client.aio_future import AsyncFuture
     from holdfast.client.client import Client
     from holdfast.client.executor import TaskExecutor
     from holdfast.client.future import Future
@@ -34,11 +36,13 @@ if TYPE_CHECKING:
         TaskFailedError,
         UnknownTaskError,
     )
-    from holdfast.wiring import connect
+    from holdfast.wiring import connect, connect_async
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncClient",
+    "AsyncFuture",
     "Client",
     "ConnectionLostError",
     "DefiniteError",
@@ -62,12 +66,15 @@ __all__ = [
     "UnknownTaskError",
     "__version__",
     "connect",
+    "connect_async",
     "current",
     "register_joblib",
     "task",
 ]
 
 _HOMES = {
+    "AsyncClient": "holdfast.client.aio_client",
+    "AsyncFuture": "holdfast.client.aio_future",
     "Client": "holdfast.client.client",
     "Future": "holdfast.client.future",
     "Options": "holdfast.client.options",
@@ -75,6 +82,7 @@ _HOMES = {
     "TaskCancelled": "holdfast.engines.current",
     "TaskFunction": "holdfast.client.task",
     "connect": "holdfast.wiring.client",
+    "connect_async": "holdfast.wiring.client",
     "current": "holdfast.engines.current",
     "register_joblib": "holdfast.contrib.joblib",
     "task": "holdfast.client.task",

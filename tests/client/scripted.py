@@ -11,12 +11,14 @@ import random
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from holdfast.client.aio_client import AsyncClient
 from holdfast.client.client import Client
+from holdfast.client.session import Terms
 from holdfast.clock import SystemClock
 from holdfast.core.wire import Wire
 from holdfast.errors import ChannelClosedError
@@ -293,16 +295,36 @@ class Scripted:
             session.out.append(Reply(ref, None, "unknown_question", f"{question} is not one"))
 
 
+def terms_of(scripted: Scripted, tmp_path: Path, given: dict[str, Any]) -> Terms:
+    """Return the terms of a session over loopback, taking out of `given` what belongs to them."""
+    chosen = {name: given.pop(name) for name in Terms.__struct_fields__ if name in given}
+    return Terms(
+        **{
+            "dialers": [LoopbackDialer(scripted.serve)],
+            "clock": SystemClock(),
+            "rng": random.Random(1),
+            "spill_to": tmp_path,
+            "version": "0",
+            **chosen,
+        }
+    )
+
+
 @contextmanager
-def client_of(scripted: Scripted, tmp_path: Path, **terms: Any) -> Iterator[Client]:
+def client_of(scripted: Scripted, tmp_path: Path, **given: Any) -> Iterator[Client]:
     """Connect a client to a scripted coordinator over loopback, in the client's own loop."""
-    with Client(
-        terms.pop("dialers", None) or [LoopbackDialer(scripted.serve)],
-        clock=SystemClock(),
-        mint=IdMint(random.SystemRandom()),
-        rng=random.Random(1),
-        spill_to=tmp_path,
-        version="0",
-        **terms,
-    ) as client:
+    terms = terms_of(scripted, tmp_path, given)
+    with Client(terms, mint=IdMint(random.SystemRandom()), **given) as client:
+        yield client
+
+
+@asynccontextmanager
+async def async_client_of(
+    scripted: Scripted, tmp_path: Path, *, connect_seconds: float = 10.0, **given: Any
+) -> AsyncIterator[AsyncClient]:
+    """Connect a client on the running loop, where the coordinator runs too."""
+    terms = terms_of(scripted, tmp_path, given)
+    client = AsyncClient(terms, mint=IdMint(random.SystemRandom()), **given)
+    await client.open(connect_seconds)
+    async with client:
         yield client

@@ -10,6 +10,7 @@ import pytest
 
 from holdfast import wiring
 from holdfast.client.client import Client
+from holdfast.client.session import Terms
 from holdfast.client.thread import LoopFactory
 from holdfast.clock import SystemClock
 from holdfast.entropy import BulkEntropy
@@ -68,12 +69,14 @@ def test_a_client_outlives_a_door_that_is_silent(
         address = parse_address(f"http://127.0.0.1:{door.port}")
         rng = BulkEntropy()
         with Client(
-            [WebSocketDialer(address, open_seconds=0.3)],
-            clock=SystemClock(),
+            Terms(
+                dialers=(WebSocketDialer(address, open_seconds=0.3),),
+                clock=SystemClock(),
+                rng=rng,
+                spill_to=tmp_path,
+                version="0",
+            ),
             mint=IdMint(rng),
-            rng=rng,
-            spill_to=tmp_path,
-            version="0",
             loop_factory=loop_factory(),
         ) as client:
             assert client.submit(abs, -1).result(10) == 1
@@ -102,12 +105,8 @@ def test_a_failure_of_the_client_is_told_in_its_own_words(
 
     rng = BulkEntropy()
     client = Client(
-        [Broken()],
-        clock=SystemClock(),
+        Terms(dialers=(Broken(),), clock=SystemClock(), rng=rng, spill_to=tmp_path, version="0"),
         mint=IdMint(rng),
-        rng=rng,
-        spill_to=tmp_path,
-        version="0",
         loop_factory=factory(),
     )
     waiting = client.submit(abs, -1, delay=60)

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.client.client import Client
+from holdfast.client.session import Terms
 from holdfast.clock import SystemClock
 from holdfast.errors import (
     BlobCorruptError,
@@ -499,13 +500,15 @@ def coordinator(kind: str, folder: Path, scripted: Scripted, shelf: Shelf) -> It
 
 def client_at(address: Address, folder: Path) -> Client:
     return Client(
-        [WebSocketDialer(address)],
-        clock=SystemClock(),
+        Terms(
+            dialers=(WebSocketDialer(address),),
+            clock=SystemClock(),
+            rng=random.Random(1),
+            spill_to=folder,
+            version="0",
+            blobs=HttpBlobs({address.text: address}),
+        ),
         mint=IdMint(random.SystemRandom()),
-        rng=random.Random(1),
-        spill_to=folder,
-        version="0",
-        blobs=HttpBlobs({address.text: address}),
     )
 
 

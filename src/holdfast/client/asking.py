@@ -1,4 +1,4 @@
-"""What a client can ask a coordinator, in the words of the API.
+"""What a client can ask a coordinator, in the words of the API: blocking, and awaited.
 
 Owns the questions' names and the shapes of their answers, which are plain data. How a question gets
 there and back is the client's.
@@ -44,11 +44,9 @@ class Asking(ABC):
 
         `limit` bounds how many, `before` (an id) continues a page. Raises like `ask`.
         """
-        if isinstance(states, str):
-            raise InvalidInputError(f"states={states!r} is one text; give a list: [{states!r}]")
         chosen = {"function": function, "queue": queue, "tag": tag, "key": key}
         found: list[dict[str, Any]] = self.ask(
-            "list", states=[*states], limit=limit, before=before, **chosen
+            "list", states=_listed(states), limit=limit, before=before, **chosen
         )
         return found
 
@@ -86,3 +84,70 @@ class Asking(ABC):
         """
         found: Sequence[dict[str, Any]] = self.ask("functions")
         return found
+
+
+class AsyncAsking(ABC):
+    """Whoever can ask and await the answer; each question is that of `Asking`."""
+
+    @abstractmethod
+    async def ask(self, question: str, /, **parameters: Any) -> Any:
+        """Ask the coordinator and return its answer, as plain data. Raises like `Asking.ask`."""
+
+    async def status(self, task: str) -> dict[str, Any]:
+        """Return where a task is."""
+        found: dict[str, Any] = await self.ask("status", task=task)
+        return found
+
+    async def list(
+        self,
+        *,
+        states: Iterable[str] = (),
+        function: str = "",
+        queue: str = "",
+        tag: str = "",
+        key: str = "",
+        limit: int = 50,
+        before: str = "",
+    ) -> list[dict[str, Any]]:
+        """Return tasks, newest first; see `Asking.list`."""
+        chosen = {"function": function, "queue": queue, "tag": tag, "key": key}
+        found: list[dict[str, Any]] = await self.ask(
+            "list", states=_listed(states), limit=limit, before=before, **chosen
+        )
+        return found
+
+    async def story(self, task: str) -> Sequence[dict[str, Any]]:
+        """Return all that happened to a task, in order."""
+        found: Sequence[dict[str, Any]] = await self.ask("story", task=task)
+        return found
+
+    async def why(self, task: str) -> dict[str, Any]:
+        """Return why a task is where it is."""
+        found: dict[str, Any] = await self.ask("why", task=task)
+        return found
+
+    async def workers(self) -> Sequence[dict[str, Any]]:
+        """Return the workers that are connected."""
+        found: Sequence[dict[str, Any]] = await self.ask("workers")
+        return found
+
+    async def drain(self, worker: str) -> dict[str, Any]:
+        """Let a worker (name or identity) finish what runs, return the rest, and leave."""
+        found: dict[str, Any] = await self.ask("drain", worker=worker)
+        return found
+
+    async def stats(self) -> dict[str, Any]:
+        """Return the coordinator's counts."""
+        found: dict[str, Any] = await self.ask("stats")
+        return found
+
+    async def functions(self) -> Sequence[dict[str, Any]]:
+        """Return the functions of the last 1,000 tasks that ended; see `Asking.functions`."""
+        found: Sequence[dict[str, Any]] = await self.ask("functions")
+        return found
+
+
+def _listed(states: Iterable[str]) -> Sequence[str]:
+    if isinstance(states, str):
+        raise InvalidInputError(f"states={states!r} is one text; give a list: [{states!r}]")
+    return [*states]

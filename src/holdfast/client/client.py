@@ -12,15 +12,13 @@ import concurrent.futures
 import os
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future as StandardFuture
-from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, overload
 
 from holdfast.client.asking import Asking
 from holdfast.client.calls import Call, call_of, options_of
-from holdfast.client.carriage import Blobs
 from holdfast.client.exchange import Answer, check_question
 from holdfast.client.executor import TaskExecutor
 from holdfast.client.future import Future
@@ -36,13 +34,10 @@ from holdfast.errors import (
     ConnectionLostError,
     DefiniteError,
     InvalidInputError,
-    NoCoordinatorError,
     RefusedError,
 )
-from holdfast.interpreter import python_version
-from holdfast.model.ids import Entropy, IdMint, TaskId, id_text, parse_id
+from holdfast.model.ids import IdMint, TaskId, id_text, parse_id
 from holdfast.observe import logger
-from holdfast.ports import Clock, Dialer
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -57,27 +52,15 @@ _LOG = logger("client")
 class Client(Asking):
     """Submits tasks and waits for them. A context manager; every method is for any thread.
 
-    The caller (`wiring`) gives: `dialers`, tried in turn at every connect; `mint` and `rng`, of
-    which the client is the only user; `blobs`, without which payloads over 64 KiB are refused;
-    `spill_to`, an existing folder for large payloads on their way, else that of the system for
-    temporary files; `restart`, for an embedded coordinator only: it is called on a thread when no
-    dialer reaches one, and may block until one was started; `kept_by`, which embedded coordinator's
-    worker started this process. A client is of one process: after a fork the child makes its own.
+    The caller (`wiring`) gives the terms of the session, and `mint`, of which the client is the
+    only user. A client is of one process: after a fork the child makes its own.
     """
 
     def __init__(
         self,
-        dialers: Sequence[Dialer],
+        terms: Terms,
         *,
-        clock: Clock,
         mint: IdMint,
-        rng: Entropy,
-        version: str,
-        spill_to: Path | None = None,
-        name: str = "",
-        blobs: Blobs | None = None,
-        restart: Callable[[], None] | None = None,
-        kept_by: str = "",
         loop_factory: LoopFactory = asyncio.new_event_loop,
         connect_seconds: float = CONNECT_SECONDS,
         answer_seconds: float = ANSWER_SECONDS,
@@ -93,29 +76,18 @@ class Client(Asking):
         self._lost = 0
         self._exit_seconds = CLOSE_SECONDS
         self._opened: Answer = StandardFuture()
+        self._terms = terms
         self._thread = LoopThread(
-            self._converse, name=f"holdfast-client {name}".rstrip(), loop_factory=loop_factory
+            self._converse, name=f"holdfast-{terms.name}", loop_factory=loop_factory
         )
         self._intake = Intake(
-            clock=clock,
+            clock=terms.clock,
             mint=mint,
             wake=self._wake,
             on_own_thread=lambda: self._thread.is_current,
-            spill_to=spill_to,
+            spill_to=terms.spill_to,
             submissions_max=submissions_max,
             bytes_max=submissions_bytes_max,
-        )
-        self._terms = Terms(
-            dialers=tuple(dialers),
-            clock=clock,
-            rng=rng,
-            spill_to=spill_to,
-            name=name or f"client {self._pid}",
-            version=version,
-            python=python_version(),
-            blobs=blobs,
-            restart=restart,
-            kept_by=kept_by,
         )
         self._thread.start()
         self._await_welcome(connect_seconds)
@@ -132,10 +104,7 @@ class Client(Asking):
             self._opened.result(seconds_of(seconds, "connect_seconds"))
         except TimeoutError:
             self._thread.stop(_THREAD_END_SECONDS)
-            raise NoCoordinatorError(
-                f"no coordinator answered within {seconds:g} s; is one running at that URL? "
-                f"{self._session.trouble}".rstrip()
-            ) from None
+            raise self._session.not_reached(seconds) from None
         except BaseException:
             self._thread.stop(_THREAD_END_SECONDS)
             raise

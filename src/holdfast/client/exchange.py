@@ -1,12 +1,13 @@
 """Questions and wishes, and their answers by number.
 
-Used on the loop's thread, but for `Answer`, which any thread may wait for. All of them may be said
-twice, so that after a reconnect what was not answered is said again. Owns the bound on questions
-that a coordinator answers at once.
+Used on the loop's thread, but for `Answer`, which any thread may wait for; `heard` awaits it on the
+loop. All of them may be said twice, so that after a reconnect what was not answered is said again.
+Owns the bound on questions that a coordinator answers at once.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future as StandardFuture
@@ -35,6 +36,18 @@ def check_question(question: str, parameters: dict[str, Any]) -> None:
         raise InvalidInputError(f"the parameters of {question!r} cannot travel: {error}") from None
     if size > QUESTION_BYTES_MAX:
         raise InvalidInputError(f"the parameters of {question!r} have {size} bytes")
+
+
+async def heard(answer: Answer) -> Any:
+    """Await an answer on the loop that gives it, and return it or raise its error.
+
+    Who stops waiting leaves the answer alone: it comes, and nobody hears it.
+    """
+    if not answer.done():
+        told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        answer.add_done_callback(lambda _: None if told.done() else told.set_result(None))
+        await told
+    return answer.result()
 
 
 class Exchange:

@@ -242,7 +242,7 @@ class Intake:
             return self._taken
 
     def _wait_for_room(self) -> None:
-        if self._on_own_thread():
+        if self._shut is None and self._on_own_thread():
             raise OverloadedError(
                 f"{self.submissions} submissions are not accepted yet; a callback cannot wait",
                 retry_after_seconds=_RETRY_AFTER_SECONDS,

@@ -40,9 +40,7 @@ def map_results(
     fails, or `rows` does already in this call, `drop` gets the futures that are not done. An item
     that does not serialise is named by its number, from 0.
     """
-    ahead = BUFFER_TASKS if buffersize is None else buffersize
-    if type(ahead) is not int or ahead < 1:
-        raise InvalidInputError(f"buffersize={buffersize!r} is not a number of tasks from 1")
+    ahead = ahead_of(buffersize)
     seconds = seconds_of(timeout)
     deadline = None if seconds is None else time.monotonic() + seconds
     started = _Ahead(start, rows, None if ordered else SimpleQueue())
@@ -53,6 +51,23 @@ def map_results(
         raise
     results = (_in_order if ordered else _as_they_come)(started, drop, deadline)
     return _Results(results, partial(_drop_all, started, drop))
+
+
+def ahead_of(buffersize: int | None) -> int:
+    """Return how many tasks may be ahead of the reader. Raises InvalidInputError."""
+    ahead = BUFFER_TASKS if buffersize is None else buffersize
+    if type(ahead) is not int or ahead < 1:
+        raise InvalidInputError(f"buffersize={buffersize!r} is not a number of tasks from 1")
+    return ahead
+
+
+def numbered(error: Exception, number: int) -> Exception:
+    """Return an error of a row; one of what does not serialise names the item it was met at."""
+    if not isinstance(error, NotSerializableError | BlobTooLargeError):
+        return error
+    named = type(error)(f"item {number} of the map: {error}")
+    named.__cause__ = error
+    return named
 
 
 class _Results(Iterator[Any]):
@@ -101,7 +116,7 @@ class _Ahead:
             try:
                 return self._start(row, self.arrivals)
             except (NotSerializableError, BlobTooLargeError) as error:
-                raise type(error)(f"item {number} of the map: {error}") from error
+                raise numbered(error, number) from error
         return None
 
 

@@ -8,6 +8,7 @@ outstanding. Async and on one loop; it never blocks, and never runs user code bu
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,7 +25,14 @@ from holdfast.client.intake import Intake, Submission
 from holdfast.client.questions import Questions
 from holdfast.core.redial import pause_seconds
 from holdfast.core.wire import Wire
-from holdfast.errors import ChannelClosedError, ConnectionLostError, HoldfastError, ProtocolError
+from holdfast.errors import (
+    ChannelClosedError,
+    ConnectionLostError,
+    HoldfastError,
+    NoCoordinatorError,
+    ProtocolError,
+)
+from holdfast.interpreter import python_version
 from holdfast.model.ids import Entropy, TaskId
 from holdfast.model.limits import HEARTBEAT_SECONDS, LEASE_SECONDS
 from holdfast.model.messages import (
@@ -54,15 +62,26 @@ _CLOSE_SECONDS = 1.0
 _LOG = logger("client")
 
 
-class Terms(msgspec.Struct, frozen=True):
-    """What a conversation is made of. `restart` blocks, and is called on a thread."""
+def _own_name() -> str:
+    return f"client {os.getpid()}"
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """What a conversation is made of.
+
+    `dialers` are tried in turn at every connect. The client is the only user of `rng`. Without
+    `blobs`, payloads over 64 KiB are refused; `spill_to` is an existing folder for them on their
+    way, else that of the system for temporary files. `restart`, for an embedded coordinator only,
+    is called on a thread when no dialer reaches one, and may block until one was started.
+    `kept_by` tells which embedded coordinator's worker started this process.
+    """
 
     dialers: Sequence[Dialer]
     clock: Clock
     rng: Entropy
-    name: str
     version: str
-    python: str
+    name: str = msgspec.field(default_factory=_own_name)
+    python: str = msgspec.field(default_factory=python_version)
     spill_to: Path | None = None
     blobs: Blobs | None = None
     restart: Callable[[], None] | None = None
@@ -125,6 +144,20 @@ class Session:
         if not self._connected:
             return "the coordinator is not reached"
         return self._book.held_back or self._carriage.held_back
+
+    def not_reached(self, seconds: float) -> NoCoordinatorError:
+        """Return what is raised where nobody welcomed us in time."""
+        return NoCoordinatorError(
+            f"no coordinator answered within {seconds:g} s; is one running at that URL? "
+            f"{self.trouble}".rstrip()
+        )
+
+    def once_kept(self, future: Future[Any], call: Callable[[], None]) -> None:
+        """Call once a future is accepted or done; now, where it is."""
+        if future.accepted or future.done():
+            call()
+        else:
+            self._book.once_kept(future, call)
 
     def holder(self, task_id: TaskId) -> TaskId:
         """Return the id of the task that a submission of ours with a key was found to be."""

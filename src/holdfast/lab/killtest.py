@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast import __version__
 from holdfast.client.client import Client
+from holdfast.client.session import Terms
 from holdfast.clock import SystemClock
 from holdfast.coordinator.statedir import DATABASE
 from holdfast.entropy import BulkEntropy
@@ -147,12 +148,14 @@ def _connect(url: str, *, spill_to: Path) -> Client:
     """Return a client put together here: what users call is made above this room."""
     rng = BulkEntropy()
     return Client(
-        [WebSocketDialer(parse_address(url))],
-        clock=SystemClock(),
+        Terms(
+            dialers=(WebSocketDialer(parse_address(url)),),
+            clock=SystemClock(),
+            rng=rng,
+            spill_to=spill_to,
+            version=__version__,
+        ),
         mint=IdMint(rng),
-        rng=rng,
-        spill_to=spill_to,
-        version=__version__,
         connect_seconds=_READY_SECONDS,
     )
 

@@ -1,7 +1,7 @@
 """The only rooms where concrete adapters are named and put together.
 
-`connect` is what users call; `coordinate` and `work` are what the commands run. A room is loaded
-when it is first used, so that a client does not pay for a server.
+`connect` and `connect_async` are what users call; `coordinate` and `work` are what the commands
+run. A room is loaded when it is first used, so that a client does not pay for a server.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from holdfast.wiring.client import connect
+    from holdfast.wiring.client import connect, connect_async
     from holdfast.wiring.coordinator import coordinate
     from holdfast.wiring.look import glance
     from holdfast.wiring.process import import_from_here, log_to_stderr, run
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "connect",
+    "connect_async",
     "coordinate",
     "glance",
     "import_from_here",
@@ -29,6 +30,7 @@ __all__ = [
 
 _ROOMS = {
     "connect": "client",
+    "connect_async": "client",
     "coordinate": "coordinator",
     "glance": "look",
     "import_from_here": "process",

@@ -1,4 +1,4 @@
-"""A client, connected: to a URL, or to the embedded coordinator of a folder."""
+"""A client, blocking or awaited, of the coordinator at a URL or the embedded one of a folder."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdfast import config
-from holdfast.errors import ConfigurationError
+from holdfast.errors import ConfigurationError, NoCoordinatorError
 from holdfast.wiring.process import loop_factory
 
 if TYPE_CHECKING:
+    from holdfast.client.aio_client import AsyncClient, Connecting
     from holdfast.client.client import Client
     from holdfast.client.embedded import EmbeddedCoordinator
+    from holdfast.client.session import Terms
+    from holdfast.transports.address import Address
 
 
 def connect(
@@ -32,33 +35,87 @@ def connect(
     if embedded is not None:
         # It starts while we import what a client needs.
         embedded.begin()
-    from holdfast import __version__
     from holdfast.client.client import Client
-    from holdfast.clock import SystemClock
-    from holdfast.entropy import BulkEntropy
-    from holdfast.errors import NoCoordinatorError
     from holdfast.model.ids import IdMint
     from holdfast.transports.address import parse_address
-    from holdfast.transports.blob_http import HttpBlobs
-    from holdfast.transports.websocket import WebSocketDialer
 
     address = parse_address(place.url if embedded is None else embedded.ensure())
-    rng = BulkEntropy()
+    terms = _terms(address, embedded)
     try:
         return Client(
-            [WebSocketDialer(address)],
-            clock=SystemClock(),
-            mint=IdMint(rng),
-            rng=rng,
-            version=__version__,
-            blobs=HttpBlobs({address.text: address}),
-            restart=None if embedded is None else embedded.revive,
-            kept_by=config.kept_by(),
+            terms,
+            mint=IdMint(terms.rng),
             loop_factory=loop_factory(),
             connect_seconds=connect_seconds,
         )
     except NoCoordinatorError as error:
         raise NoCoordinatorError(f"{address.text}: {error}") from None
+
+
+def connect_async(
+    url: str | None = None,
+    *,
+    state_dir: str | Path | None = None,
+    connect_seconds: float = 10.0,
+) -> Connecting:
+    """Connect on the running asyncio event loop: `async with connect_async() as hf:`.
+
+    Which coordinator it is, and what it raises, is as for `connect`. An embedded coordinator is
+    started on a thread; apart from that, and from moving payloads over 64 KiB, none is used.
+    `await connect_async()` returns a client to `aclose`, where no block can hold it.
+    """
+    from holdfast.client.aio_client import Connecting
+
+    return Connecting(lambda: _connected(url, state_dir, connect_seconds))
+
+
+async def _connected(
+    url: str | None, state_dir: str | Path | None, connect_seconds: float
+) -> AsyncClient:
+    import asyncio
+
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        raise ConfigurationError(
+            "connect_async() needs an asyncio event loop (uvloop, or anyio on asyncio, will do); "
+            "elsewhere use connect(), and wait for its futures on a thread"
+        ) from None
+    place = config.place(url, state_dir)
+    embedded = None if place.url else _embedded(_resolved(place.state_dir))
+    # It starts while we import what a client needs.
+    starting = None if embedded is None else loop.run_in_executor(None, embedded.ensure)
+    from holdfast.client.aio_client import AsyncClient
+    from holdfast.model.ids import IdMint
+    from holdfast.transports.address import parse_address
+
+    address = parse_address(place.url if starting is None else await starting)
+    terms = _terms(address, embedded)
+    client = AsyncClient(terms, mint=IdMint(terms.rng))
+    try:
+        await client.open(connect_seconds)
+    except NoCoordinatorError as error:
+        raise NoCoordinatorError(f"{address.text}: {error}") from None
+    return client
+
+
+def _terms(address: Address, embedded: EmbeddedCoordinator | None) -> Terms:
+    from holdfast import __version__
+    from holdfast.client.session import Terms
+    from holdfast.clock import SystemClock
+    from holdfast.entropy import BulkEntropy
+    from holdfast.transports.blob_http import HttpBlobs
+    from holdfast.transports.websocket import WebSocketDialer
+
+    return Terms(
+        dialers=(WebSocketDialer(address),),
+        clock=SystemClock(),
+        rng=BulkEntropy(),
+        version=__version__,
+        blobs=HttpBlobs({address.text: address}),
+        restart=None if embedded is None else embedded.revive,
+        kept_by=config.kept_by(),
+    )
 
 
 def _resolved(state_dir: Path) -> Path:
