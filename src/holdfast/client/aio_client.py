@@ -23,6 +23,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from holdfast.client.aio_future import AsyncFuture, Unwaited, as_they_end
 from holdfast.client.aio_mapping import map_awaited
+from holdfast.client.aio_turns import Turns
 from holdfast.client.asking import AsyncAsking
 from holdfast.client.calls import Call, call_of, options_of
 from holdfast.client.exchange import Answer, check_question, heard
@@ -34,14 +35,13 @@ from holdfast.client.timeouts import seconds_of
 from holdfast.errors import ConnectionLostError, InvalidInputError, RefusedError
 from holdfast.model.ids import IdMint, TaskId, id_text, parse_id
 from holdfast.observe import TaskSet, logger
+from holdfast.outlet import fill_standard_descriptors
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 ANSWER_SECONDS = 30.0
 CLOSE_SECONDS = 10.0
-_UNBROKEN_MAX = 256
-"""So many submissions in a row, and the loop has its turn: a frame's worth."""
 _LOOK_SECONDS = 0.005
 _LOG = logger("client")
 
@@ -66,9 +66,8 @@ class AsyncClient(AsyncAsking):
         self._answer_seconds = answer_seconds
         self._closed = False
         self._tasks = TaskSet(_LOG)
-        self._turn = asyncio.Lock()
+        self._turns = Turns()
         self._changed = asyncio.Event()
-        self._unbroken = 0
         self._opened: Answer = StandardFuture()
         self._behind = Unwaited()
         self._intake = Intake(
@@ -76,7 +75,7 @@ class AsyncClient(AsyncAsking):
             mint=mint,
             wake=self._wake,
             on_own_thread=lambda: True,
-            changed=self._changed.set,
+            changed=self._intake_changed,
             spill_to=terms.spill_to,
             submissions_max=submissions_max,
             bytes_max=submissions_bytes_max,
@@ -86,6 +85,7 @@ class AsyncClient(AsyncAsking):
     async def open(self, connect_seconds: float) -> None:
         """Connect. Raises NoCoordinatorError where nobody answers within `connect_seconds`."""
         seconds = seconds_of(connect_seconds, "connect_seconds")
+        fill_standard_descriptors(inheritable=False)
         self._tasks.start("client session", self._session.run())
         try:
             async with asyncio.timeout(seconds):
@@ -246,22 +246,13 @@ class AsyncClient(AsyncAsking):
         return AsyncFuture(self, future, submitted=True)
 
     async def _room(self) -> None:
-        """Wait while a bound is reached, in turn. Nothing is submitted between this and `_put`."""
+        """Wait while a bound is reached. Nothing may be awaited between this and `_put`."""
         self._check()
-        self._unbroken += 1
-        if self._unbroken >= _UNBROKEN_MAX:
-            self._unbroken = 0
-            await asyncio.sleep(0)
-        if self._turn.locked() or self._intake.full:
-            async with self._turn:
-                if self._intake.full:
-                    await self._until(lambda: self._intake.has_room)
+        await self._turns.take(self._intake)
 
-    async def _until(self, condition: Callable[[], bool]) -> None:
-        """Wait until the intake has changed such that a condition holds."""
-        while not condition():
-            self._changed.clear()
-            await self._changed.wait()
+    def _intake_changed(self) -> None:
+        self._changed.set()
+        self._turns.look(self._intake)
 
     # Futures.
 
@@ -410,7 +401,9 @@ class AsyncClient(AsyncAsking):
 
     async def _until_said(self) -> None:
         """Wait until all is accepted, and then until wishes are answered: none is forgotten."""
-        await self._until(lambda: not self._intake.submissions or self._session.over)
+        while self._intake.submissions and not self._session.over:
+            self._changed.clear()
+            await self._changed.wait()
         # What is idle shows in three rooms, and is asked for at the end only.
         while not (self._session.idle or self._session.over):  # noqa: ASYNC110
             await asyncio.sleep(_LOOK_SECONDS)

@@ -170,21 +170,21 @@ class AsyncFuture(Generic[T]):
 
     def _listen(self, call: Callable[[], None]) -> None:
         """Call once the task has ended; now, where it has."""
-        if self._listeners is None:
-            self._listeners = {}
-            # The standard future does not forget a callback, so that it gets only one of us.
-            self._future.add_done_callback(self._tell)
         if self.done():
             call()
-        else:
-            self._listeners[call] = None
+            return
+        if self._listeners is None:
+            self._listeners = {}
+            self._future._call_ended = self._tell
+        self._listeners[call] = None
 
     def _unlisten(self, call: Callable[[], None]) -> None:
         if self._listeners:
             self._listeners.pop(call, None)
 
     def _tell(self, _: object) -> None:
-        listeners, self._listeners = self._listeners, {}
+        listeners, self._listeners = self._listeners, None
+        self._future._call_ended = None
         for call in listeners or ():
             call()
 

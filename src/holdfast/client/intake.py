@@ -157,7 +157,7 @@ class Intake:
             )
             future: Future[Any] = Future(owner, task_id)
             if arrivals is not None:
-                future._arrivals = arrivals
+                future._call_ended = arrivals.put
             if call.code:
                 # An interrupt right after this leaves a function here that nobody needs.
                 self._code.hold(call.digest, call.code)
@@ -226,6 +226,11 @@ class Intake:
         return self._shut is None and (
             self.submissions >= self._submissions_max or self.held_bytes >= self._bytes_max
         )
+
+    @property
+    def places(self) -> int:
+        """How many more submissions fit by their number; all where it is shut, to hear of it."""
+        return self._submissions_max - (0 if self._shut is not None else self.submissions)
 
     @property
     def has_room(self) -> bool:
