@@ -31,7 +31,7 @@ from holdfast.client.future import Future
 from holdfast.client.intake import SUBMISSIONS_BYTES_MAX, SUBMISSIONS_MAX, Intake
 from holdfast.client.questions import whole_id
 from holdfast.client.session import Session, Terms
-from holdfast.client.timeouts import seconds_of
+from holdfast.client.timeouts import ANSWER_SECONDS, CLOSE_SECONDS, seconds_of
 from holdfast.errors import ConnectionLostError, InvalidInputError, RefusedError
 from holdfast.model.ids import IdMint, TaskId, id_text, parse_id
 from holdfast.observe import TaskSet, logger
@@ -40,8 +40,6 @@ from holdfast.outlet import fill_standard_descriptors
 P = ParamSpec("P")
 T = TypeVar("T")
 
-ANSWER_SECONDS = 30.0
-CLOSE_SECONDS = 10.0
 _LOOK_SECONDS = 0.005
 _LOG = logger("client")
 

@@ -29,7 +29,7 @@ from holdfast.client.questions import whole_id
 from holdfast.client.script_end import before_threads_end, end_interrupted
 from holdfast.client.session import Session, Terms
 from holdfast.client.thread import LoopFactory, LoopThread
-from holdfast.client.timeouts import seconds_of
+from holdfast.client.timeouts import ANSWER_SECONDS, CLOSE_SECONDS, CONNECT_SECONDS, seconds_of
 from holdfast.errors import (
     ConnectionLostError,
     DefiniteError,
@@ -42,9 +42,6 @@ from holdfast.observe import logger
 P = ParamSpec("P")
 T = TypeVar("T")
 
-CONNECT_SECONDS = 10.0
-ANSWER_SECONDS = 30.0
-CLOSE_SECONDS = 10.0
 _THREAD_END_SECONDS = 5.0
 _LOG = logger("client")
 

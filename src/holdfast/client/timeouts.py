@@ -1,6 +1,6 @@
 """Timeouts as people give them, made such that every wait of the standard library takes them.
 
-A pure question about a number; nothing waits here.
+And those of a client where nobody gives any. Pure numbers; nothing waits here.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ from typing import overload
 
 from holdfast.errors import InvalidInputError
 
+CONNECT_SECONDS = 10.0
+ANSWER_SECONDS = 30.0
+CLOSE_SECONDS = 10.0
 SECONDS_MAX = 1e9
 """Longer is without end: thirty years, and less than what the standard library can count."""
 
