@@ -59,6 +59,8 @@ class CoordinatorSettings:
     workers: int = 0
     slots: int = 0
     path: tuple[str, ...] = ()
+    dialect: str = ""
+    """How the function service speaks; see `web.dialect`."""
     ready_fd: int = -1
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ HoldfastError
 │   │   └── NotSerializableError an argument, a function or a result does not serialise
 │   ├── KeyConflictError         the id or key is known with other contents
 │   ├── UnknownTaskError         no task has this id, or no single one this prefix
+│   │   └── PrunedTaskError      it had ended, and was removed
 │   ├── RefusedError             the coordinator refused; `code` says why
 │   │   └── OverloadedError      a bound is reached; try again after `retry_after_seconds`
 │   ├── ProtocolError            a frame or a message that cannot be
@@ -58,6 +59,10 @@ class KeyConflictError(DefiniteError):
 
 class UnknownTaskError(DefiniteError, LookupError):
     """No task has this id, or no single one begins with this prefix."""
+
+
+class PrunedTaskError(UnknownTaskError):
+    """The task had ended, and was removed since; its id is remembered for a while."""
 
 
 class RefusedError(DefiniteError):
@@ -162,3 +167,16 @@ class TaskFailedError(TaskError):
 
 class TaskCancelledError(TaskError):
     """The task is `cancelled`."""
+
+
+def error_of(code: str, text: str) -> HoldfastError:
+    """Return the exception that a coordinator's code stands for."""
+    if code == "unknown_task":
+        return UnknownTaskError(text)
+    if code == "pruned":
+        return PrunedTaskError(text)
+    if code == "key_conflict":
+        return KeyConflictError(text)
+    if code == "invalid_input":
+        return InvalidInputError(text)
+    return RefusedError(text, code=code)

@@ -15,6 +15,48 @@ import msgspec
 from holdfast.model.ids import TaskId, Token
 from holdfast.model.messages import Ended
 from holdfast.model.outcome import Payload
+from holdfast.model.rows import (
+    Attempt as Attempt,
+)
+from holdfast.model.rows import (
+    Changes as Changes,
+)
+from holdfast.model.rows import (
+    CodeRow as CodeRow,
+)
+from holdfast.model.rows import (
+    Depth as Depth,
+)
+from holdfast.model.rows import (
+    Event as Event,
+)
+from holdfast.model.rows import (
+    FunctionRow as FunctionRow,
+)
+from holdfast.model.rows import (
+    QueueRow as QueueRow,
+)
+from holdfast.model.rows import (
+    ReadyPage as ReadyPage,
+)
+from holdfast.model.rows import (
+    Receipt as Receipt,
+)
+from holdfast.model.rows import (
+    Registered as Registered,
+)
+from holdfast.model.rows import (
+    StoreFacts as StoreFacts,
+)
+from holdfast.model.rows import (
+    TaskFilter as TaskFilter,
+)
+from holdfast.model.rows import (
+    Update as Update,
+)
+from holdfast.model.rows import (
+    WorkerRow as WorkerRow,
+)
 from holdfast.model.task import Task
 
 
@@ -31,106 +73,6 @@ class Clock(Protocol):
 
 
 # --- Store -------------------------------------------------------------------------------------
-
-
-class Event(msgspec.Struct, frozen=True, gc=False):
-    """One line of a story that the row's own columns cannot tell."""
-
-    task: TaskId
-    at_ms: int
-    kind: str
-    fence: int = 0
-    worker: str = ""
-    detail: str = ""
-
-
-class Attempt(msgspec.Struct, frozen=True, gc=False):
-    """A former attempt of a task, kept when a newer one takes its place in the row."""
-
-    task: TaskId
-    fence: int
-    token: Token
-    worker: str
-    incarnation: int
-    claimed_ms: int
-    started_ms: int
-    ended_ms: int
-    ended: str
-
-
-class Update(msgspec.Struct, frozen=True, gc=False):
-    """A row to write over the one at `version`; `token` is set where a worker's write asks it.
-
-    A store accepts it only where the row still has that version, is not terminal, and, with a
-    token, where that token is the newest one and not spent: one predicate of one statement.
-    """
-
-    task: Task
-    version: int
-    token: Token | None = None
-
-
-class WorkerRow(msgspec.Struct, frozen=True, gc=False):
-    """What a store keeps of a worker: the pair that only grows, and what it offers."""
-
-    identity: str
-    name: str
-    incarnation: int
-    number: int
-    epoch: int
-    facts: bytes
-    """The offer of its last hello (slots, queues, tags, host, …), MessagePack."""
-    said_ms: int
-    outages: int = 0
-    """How often in a row a coordinator started without a hello of this worker since."""
-
-
-class CodeRow(msgspec.Struct, frozen=True, gc=False):
-    """The bytes of a pickled function, under their SHA-256."""
-
-    digest: bytes
-    data: bytes
-
-
-class Changes(msgspec.Struct, gc=False):
-    """All that one turn wants written, in one transaction.
-
-    `outages` are the workers whose count of outages grows by one; a worker row written sets it to
-    its own. `forgotten` are the workers whose rows are removed, where they still are of the same
-    hello. A refused insert or update takes its own events and attempts with it.
-    """
-
-    turn: int
-    inserts: list[Task] = []
-    updates: list[Update] = []
-    workers: list[WorkerRow] = []
-    events: list[Event] = []
-    attempts: list[Attempt] = []
-    code: list[CodeRow] = []
-    outages: list[str] = []
-    forgotten: list[WorkerRow] = []
-
-
-class Receipt(msgspec.Struct, gc=False):
-    """What of a turn was refused because the row was not what the change expected."""
-
-    refused_inserts: list[TaskId] = []
-    refused_updates: list[TaskId] = []
-
-
-class StoreFacts(msgspec.Struct, frozen=True):
-    """Who a store is: `timeline` grows when it is restored from a backup."""
-
-    store: str
-    timeline: int
-    turn: int
-
-
-class ReadyPage(msgspec.Struct, frozen=True):
-    """Claimable tasks of one requirement class, in line order; `more` where the store has more."""
-
-    tasks: list[Task]
-    more: bool
 
 
 class Store(Protocol):
@@ -157,6 +99,10 @@ class Store(Protocol):
         """Return those of the tasks that exist."""
         ...
 
+    async def pruned(self, tasks: Sequence[TaskId]) -> list[TaskId]:
+        """Return those of the tasks that were removed of late."""
+        ...
+
     async def load_keys(self, keys: Sequence[str]) -> list[Task]: ...
 
     async def running(self) -> list[Task]:
@@ -180,6 +126,8 @@ class Store(Protocol):
         ...
 
     async def worker_rows(self) -> list[WorkerRow]: ...
+
+    async def queue_rows(self) -> list[QueueRow]: ...
 
     async def load_code(self, digest: bytes) -> bytes | None: ...
 
@@ -208,32 +156,6 @@ class Room(Protocol):
         ...
 
 
-class TaskFilter(msgspec.Struct, frozen=True):
-    """Which tasks a list shows; empty fields do not filter."""
-
-    states: tuple[int, ...] = ()
-    function: str = ""
-    queue: str = ""
-    tag: str = ""
-    key: str = ""
-    id_low: bytes = b""
-    id_high: bytes = b""
-
-
-class FunctionRow(msgspec.Struct, frozen=True):
-    """What became of the tasks of one function, of those that ended lately.
-
-    The run times are of their last attempts, from the start where that was told, which it is not
-    of a short one, and else from the claim; None where none of them was claimed.
-    """
-
-    function: str
-    ended: int
-    failed: int
-    mean_ms: float | None
-    max_ms: int | None
-
-
 class StoreReader(Protocol):
     """Lists and stories, on a connection of their own, so that they never delay a turn."""
 
@@ -243,6 +165,10 @@ class StoreReader(Protocol):
 
     async def counts(self) -> dict[str, int]:
         """Return how many tasks are in each state, by its lower-case name."""
+        ...
+
+    async def depths(self) -> list[Depth]:
+        """Return what waits of each requirement class."""
         ...
 
     async def queued_by_class(self) -> dict[str, int]:
@@ -259,6 +185,18 @@ class StoreReader(Protocol):
     async def events(self, task: TaskId) -> list[Event]: ...
 
     async def attempts(self, task: TaskId) -> list[Attempt]: ...
+
+    async def is_pruned(self, task: TaskId) -> bool:
+        """Whether a task was removed of late."""
+        ...
+
+    async def registered(self, id: bytes) -> Registered | None:
+        """Return a registered function."""
+        ...
+
+    async def all_registered(self, *, name: str, before: bytes, limit: int) -> list[Registered]:
+        """Return registered functions, newest first; `name` "" for all."""
+        ...
 
     async def close(self) -> None: ...
 

@@ -31,6 +31,7 @@ TOLD = {
     "tags": [],
     "priority": 0,
     "key": "",
+    "meta": {"run": "7"},
     "wanted": "run",
     "run": 2,
     "worker": "w",
@@ -270,6 +271,7 @@ def test_status_shows_what_has_a_value(cli: CommandLine) -> None:
     text = cli("status", "01", status=lambda _: TOLD).out
     assert "retries 1" in text
     assert "losses" not in text
+    assert "run=7" in text
     assert "priority" not in text
     assert json.loads(cli("status", "01", "--json", status=lambda _: TOLD).out) == TOLD
 

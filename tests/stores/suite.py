@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from holdfast.errors import StoreRefusedError
 from holdfast.model.ids import NO_TOKEN, TaskId, Token
+from holdfast.model.limits import PRUNED_KEPT_MS
 from holdfast.model.outcome import Encoding, Failure, OutcomeKind, Payload, Reason
 from holdfast.model.task import (
     Charges,
@@ -36,9 +37,12 @@ from holdfast.ports import (
     Attempt,
     Changes,
     CodeRow,
+    Depth,
     Event,
     FunctionRow,
+    QueueRow,
     Receipt,
+    Registered,
     Store,
     StoreReader,
     TaskFilter,
@@ -195,6 +199,10 @@ _specs = st.builds(
     python=_text,
     concurrent=st.booleans(),
     likeness=st.one_of(st.just(b""), _bytes),
+    meta=st.one_of(
+        st.just(()),
+        st.dictionaries(_text, _text, max_size=3).map(lambda d: tuple(sorted(d.items()))),
+    ),
 )
 _tokens = st.one_of(st.just(NO_TOKEN), st.binary(min_size=16, max_size=16).map(Token))
 _lives = st.builds(
@@ -840,6 +848,117 @@ class ReaderSuite:
             assert await page(id_low=low, id_high=high) == newest[-6:-3]
             assert await page(states=(State.FAILED, State.RUNNING), queue="q1") == []
             assert await page(limit=0) == []
+            await reader.close()
+
+        with_store(place, body)
+
+    def test_pages_filter_by_notes_and_times(self, place: Place) -> None:
+        tasks = [
+            queued(1, meta=(("a", "1"), ("b.'\"$", "x"))),
+            queued(2, meta=(("a", "1"),)),
+            queued(3, meta=(("a", "2"),)),
+            queued(4),
+        ]
+
+        async def body(store: Store) -> None:
+            await store.commit(Changes(turn=1, inserts=tasks))
+            reader = place.reader()
+
+            async def numbers(**chosen: Any) -> list[int]:
+                page = await reader.page(TaskFilter(**chosen), before=b"", limit=9)
+                return [tasks.index(task) + 1 for task in page]
+
+            assert await numbers(meta=(("a", "1"),)) == [2, 1]
+            assert await numbers(meta=(("a", "1"), ("b.'\"$", "x"))) == [1]
+            assert await numbers(meta=(("b", "x"),)) == []
+            submitted = tasks[1].spec.submitted_ms
+            assert await numbers(submitted_low_ms=submitted) == [4, 3, 2]
+            assert await numbers(submitted_high_ms=submitted) == [1]
+            await reader.close()
+
+        with_store(place, body)
+
+    def test_queues_are_paused_until_they_are_not(self, place: Place) -> None:
+        async def body(store: Store) -> None:
+            assert await store.queue_rows() == []
+            rows = [QueueRow("a", paused=True), QueueRow("b", paused=True)]
+            await store.commit(Changes(turn=1, queues=rows))
+            assert await store.queue_rows() == rows
+            await store.commit(Changes(turn=2, queues=[QueueRow("a", paused=False)]))
+            assert await store.queue_rows() == [QueueRow("a", paused=False), rows[1]]
+
+        with_store(place, body)
+
+    def test_functions_are_kept_under_an_id_and_never_change(self, place: Place) -> None:
+        rows = [Registered(task_id(n), f"f{n % 2}", "m:f", b"", "3.11", n) for n in range(3)]
+
+        async def body(store: Store) -> None:
+            await store.commit(Changes(turn=1, functions=rows))
+            other = msgspec.structs.replace(rows[0], name="other")
+            await store.commit(Changes(turn=2, functions=[other]))
+            reader = place.reader()
+            assert await reader.registered(task_id(0)) == rows[0]
+            assert await reader.registered(task_id(9)) is None
+            assert await reader.all_registered(name="", before=b"", limit=2) == [rows[2], rows[1]]
+            assert await reader.all_registered(name="", before=rows[1].id, limit=2) == [rows[0]]
+            assert await reader.all_registered(name="f0", before=b"", limit=9) == [rows[2], rows[0]]
+            await reader.close()
+
+        with_store(place, body)
+
+    def test_what_has_ended_is_pruned_and_what_has_not_stays(self, place: Place) -> None:
+        ended, waits = succeeded(claimed(queued(1), token(1))), queued(2)
+        large = Payload(Encoding.JSON, b"x" * 2000, b"", 2000)
+        big = changed(queued(3, payload=large), state=State.SUCCEEDED, result=large)
+
+        async def body(store: Store) -> None:
+            told = [event(ended, "one"), event(waits, "two")]
+            rows = [ended, waits, big]
+            await store.commit(
+                Changes(turn=1, inserts=rows, events=told, attempts=[attempt(ended, "lapsed")])
+            )
+            ids = [row.spec.id for row in rows]
+            await store.commit(Changes(turn=2, pruned=ids, pruned_ms=10))
+            assert await store.load(ids) == [waits]
+            assert sorted(await store.pruned([*ids, task_id(8)])) == [ids[0], ids[2]]
+            reader = place.reader()
+            assert await reader.is_pruned(ids[0])
+            assert not await reader.is_pruned(ids[1])
+            assert await reader.events(ids[0]) == []
+            assert await reader.attempts(ids[0]) == []
+            assert await reader.events(ids[1]) == [told[1]]
+            # What was large leaves nothing behind that the next one would meet.
+            await store.commit(Changes(turn=3, inserts=[msgspec.structs.replace(big)]))
+            assert await store.load([ids[2]]) == [big]
+            await reader.close()
+
+        with_store(place, body)
+
+    def test_pruned_ids_are_forgotten_after_a_month(self, place: Place) -> None:
+        ended = [succeeded(claimed(queued(n), token(n))) for n in (1, 2)]
+
+        async def body(store: Store) -> None:
+            ids = [task.spec.id for task in ended]
+            await store.commit(Changes(turn=1, inserts=ended))
+            await store.commit(Changes(turn=2, pruned=ids[:1], pruned_ms=10))
+            later = 11 + PRUNED_KEPT_MS
+            await store.commit(Changes(turn=3, pruned=ids[1:], pruned_ms=later))
+            assert await store.pruned(ids) == ids[1:]
+
+        with_store(place, body)
+
+    def test_depths_tell_what_waits_for_a_worker_and_what_for_its_time(self, place: Place) -> None:
+        tasks = [queued(1), queued(2), queued(3, queue="q"), queued(4, due_ms=1 << 50)]
+
+        async def body(store: Store) -> None:
+            await store.commit(Changes(turn=1, inserts=[*tasks, claimed(queued(9), token(9))]))
+            reader = place.reader()
+            first = 1_700_000_000_000
+            assert await reader.depths() == [
+                Depth("default", False, 2, first + 1),
+                Depth("q", False, 1, first + 3),
+                Depth("default", True, 1, first + 4),
+            ]
             await reader.close()
 
         with_store(place, body)

@@ -20,6 +20,13 @@ ready_option = click.option(
 )
 
 
+dialect_option = click.option(
+    "--dialect",
+    callback=named,
+    help="How the function service speaks: unknown=400, completed=COMPLETE, error=object, …",
+)
+
+
 @click.command()
 @state_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
@@ -38,6 +45,7 @@ ready_option = click.option(
     show_default=True,
     help="Seconds of silence after which a worker's tasks go back.",
 )
+@dialect_option
 @ready_option
 def coordinator(
     state_dir: Path | None,
@@ -45,6 +53,7 @@ def coordinator(
     port: int,
     durability: str,
     lease_seconds: float,
+    dialect: str,
     as_json: bool,
 ) -> None:
     """Run a coordinator: the store, and the door to it.
@@ -57,6 +66,7 @@ def coordinator(
         port=config.checked_port(port),
         durability=durability,
         lease_seconds=lease_seconds,
+        dialect=dialect,
     )
     _coordinate(settings, as_json=as_json)
 
@@ -67,9 +77,16 @@ def coordinator(
 @click.option("--port", default=config.PORT, show_default=True, help="Port; 0: a free one.")
 @click.option("--workers", default=1, show_default=True, help="Workers to run beside it.")
 @click.option("--slots", default=0, help="Tasks at once for each worker [processors].")
+@dialect_option
 @ready_option
 def up(
-    state_dir: Path | None, host: str, port: int, workers: int, slots: int, as_json: bool
+    state_dir: Path | None,
+    host: str,
+    port: int,
+    workers: int,
+    slots: int,
+    dialect: str,
+    as_json: bool,
 ) -> None:
     """Run a coordinator and a worker here, until Ctrl-C."""
     settings = config.CoordinatorSettings(
@@ -79,6 +96,7 @@ def up(
         workers=workers,
         slots=slots,
         path=tuple(module_path()),
+        dialect=dialect,
     )
     _coordinate(settings, as_json=as_json)
 

@@ -74,6 +74,19 @@ def _with_wait(
     return _no_nan(context, parameter, seconds)
 
 
+def _notes(
+    _context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]
+) -> dict[str, str]:
+    """Read NAME=VALUE pairs."""
+    notes = {}
+    for pair in given:
+        name, equals, value = pair.partition("=")
+        if not name or not equals:
+            raise click.BadParameter(f"{pair!r} is not NAME=VALUE")
+        notes[name] = value
+    return notes
+
+
 def _not_in_json(word: str) -> None:
     raise ValueError(f"{word} is no JSON")
 
@@ -101,6 +114,7 @@ def _not_in_json(word: str) -> None:
 @click.option("--priority", default=0, show_default=True, help="Higher goes first.")
 @click.option("--key", callback=named, help="A name of yours: a second submission finds the first.")
 @click.option("--delay", default=0.0, help="Seconds before it may start.")
+@click.option("--meta", multiple=True, metavar="NAME=VALUE", callback=_notes, help="A note on it.")
 @click.option("--wait/--no-wait", default=False, is_eager=True, help="Wait and print the result.")
 @click.option(
     "--timeout",
@@ -120,6 +134,7 @@ def submit(
     priority: int,
     key: str,
     delay: float,
+    meta: dict[str, str],
     wait: bool,
     timeout: float | None,
     as_json: bool,
@@ -131,7 +146,14 @@ def submit(
     from holdfast.client.calls import call_by_name
     from holdfast.client.options import DEFAULTS, options_with
 
-    given = {"queue": queue, "tags": tags, "priority": priority, "key": key, "delay": delay}
+    given = {
+        "queue": queue,
+        "tags": tags,
+        "priority": priority,
+        "key": key,
+        "delay": delay,
+        "meta": meta,
+    }
     call = call_by_name(function, options_with(DEFAULTS, given))
     future = client.start(call, tuple(arguments), keywords)
     future.wait_accepted(timeout)
@@ -159,6 +181,7 @@ def submit(
 @click.option("--queue", callback=named, shell_complete=completing.queues, help="Queue.")
 @click.option("--tag", callback=named, help="Tag.")
 @click.option("--key", callback=named, help="Key.")
+@click.option("--meta", multiple=True, metavar="NAME=VALUE", callback=_notes, help="A note.")
 @click.option(
     "--limit", default=50, show_default=True, type=click.IntRange(1), help="How many at most."
 )
@@ -219,6 +242,7 @@ def status(client: Client, task: str, as_json: bool) -> None:
             ("tags", told["tags"]),
             ("priority", told["priority"]),
             ("key", told["key"]),
+            ("meta", [f"{name}={value}" for name, value in told["meta"].items()]),
             ("run", told["run"]),
             ("worker", told["worker"]),
             ("submitted", at(told["submitted_ms"])),

@@ -7,7 +7,7 @@ there and back is the client's.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from holdfast.errors import InvalidInputError
@@ -37,16 +37,28 @@ class Asking(ABC):
         queue: str = "",
         tag: str = "",
         key: str = "",
+        meta: Mapping[str, str] | None = None,
+        since_ms: int = 0,
+        until_ms: int = 0,
         limit: int = 50,
         before: str = "",
     ) -> list[dict[str, Any]]:
-        """Return tasks, newest first; `states` and the four texts choose, "" chooses all.
+        """Return tasks, newest first; `states`, the texts and `meta` choose, "" chooses all.
+
+        `since_ms` and `until_ms` bound the time of submission, in milliseconds since 1970.
 
         `limit` bounds how many, `before` (an id) continues a page. Raises like `ask`.
         """
         chosen = {"function": function, "queue": queue, "tag": tag, "key": key}
+        times = {"since_ms": since_ms, "until_ms": until_ms}
         found: list[dict[str, Any]] = self.ask(
-            "list", states=_listed(states), limit=limit, before=before, **chosen
+            "list",
+            states=_listed(states),
+            meta=dict(meta or {}),
+            limit=limit,
+            before=before,
+            **chosen,
+            **times,
         )
         return found
 
@@ -106,13 +118,23 @@ class AsyncAsking(ABC):
         queue: str = "",
         tag: str = "",
         key: str = "",
+        meta: Mapping[str, str] | None = None,
+        since_ms: int = 0,
+        until_ms: int = 0,
         limit: int = 50,
         before: str = "",
     ) -> list[dict[str, Any]]:
         """Return tasks, newest first; see `Asking.list`."""
         chosen = {"function": function, "queue": queue, "tag": tag, "key": key}
+        times = {"since_ms": since_ms, "until_ms": until_ms}
         found: list[dict[str, Any]] = await self.ask(
-            "list", states=_listed(states), limit=limit, before=before, **chosen
+            "list",
+            states=_listed(states),
+            meta=dict(meta or {}),
+            limit=limit,
+            before=before,
+            **chosen,
+            **times,
         )
         return found
 

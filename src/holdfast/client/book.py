@@ -18,13 +18,7 @@ from typing import Any
 
 from holdfast.client.future import End, Future, keep_all, settle_all
 from holdfast.client.intake import Intake, Submission
-from holdfast.errors import (
-    HoldfastError,
-    InvalidInputError,
-    KeyConflictError,
-    RefusedError,
-    UnknownTaskError,
-)
+from holdfast.errors import error_of
 from holdfast.model.ids import TaskId
 from holdfast.model.messages import Accepted, Message, PutCode, Refused, Submit, Watch
 from holdfast.model.task import Spec
@@ -299,14 +293,3 @@ class Book:
     def _call_kept(self, task_id: TaskId) -> None:
         for call in self.kept_calls.pop(task_id, ()):
             call()
-
-
-def error_of(code: str, text: str) -> HoldfastError:
-    """Return the exception that a coordinator's code stands for."""
-    if code == "unknown_task":
-        return UnknownTaskError(text)
-    if code == "key_conflict":
-        return KeyConflictError(text)
-    if code == "invalid_input":
-        return InvalidInputError(text)
-    return RefusedError(text, code=code)

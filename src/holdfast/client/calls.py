@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from hashlib import sha256
+from itertools import chain
 from types import MethodType
 from typing import Any
 
@@ -16,13 +17,11 @@ from holdfast.client.options import DEFAULTS, OPTION_NAMES, Options, options_wit
 from holdfast.client.task import TaskFunction
 from holdfast.errors import InvalidInputError, NotSerializableError
 from holdfast.interpreter import python_version
-from holdfast.model.limits import FRAME_BYTES_MAX
+from holdfast.model.limits import CODE_BYTES_MAX
 from holdfast.model.outcome import Encoding
 from holdfast.payloads import Encoded, encode_function, likeness_of
 from holdfast.payloads.functions import unwrap
 
-CODE_BYTES_MAX = FRAME_BYTES_MAX * 3 // 4
-"""A pickled function travels in one frame."""
 _SPEC_BYTES = 160
 _CO_COROUTINE = 0x80
 _PARTIALS_MAX = 8
@@ -70,8 +69,7 @@ def call_of(function: Callable[..., Any], options: Options) -> Call:
         python=python,
         concurrent=_is_coroutine_function(function),
         options=options,
-        size_bytes=_SPEC_BYTES
-        + 3 * (len(name) + len(options.queue) + len(options.key) + sum(map(len, options.tags))),
+        size_bytes=_size_of(name, options),
         likeness=_likeness(unwrap(function), len(code)) if code and options.key else b"",
     )
 
@@ -91,8 +89,15 @@ def call_by_name(function: str, options: Options) -> Call:
         python="",
         concurrent=False,
         options=options,
-        size_bytes=_SPEC_BYTES + 3 * (len(function) + len(options.queue) + len(options.key)),
+        size_bytes=_size_of(function, options),
     )
+
+
+def _size_of(name: str, options: Options) -> int:
+    """Return what a spec takes beside its payload; a character has up to three bytes."""
+    notes = chain.from_iterable(options.meta)
+    texts = (name, options.queue, options.key, *options.tags, *notes)
+    return _SPEC_BYTES + 3 * sum(map(len, texts))
 
 
 def options_of(

@@ -12,7 +12,7 @@ import concurrent.futures
 import os
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from concurrent.futures import Future as StandardFuture
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, overload
@@ -141,11 +141,16 @@ class Client(Asking):
         self, fn: Callable[..., Any], /, *args: Any, delay: float, **rest: Any
     ) -> Future[Any]: ...
 
+    @overload
+    def submit(
+        self, fn: Callable[..., Any], /, *args: Any, meta: Mapping[str, str], **rest: Any
+    ) -> Future[Any]: ...
+
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Submit a call and return its future at once; it waits only at the bound on submissions.
 
-        `queue`, `tags`, `priority`, `key` and `delay` (seconds) are Holdfast's, all other keywords
-        the function's; `task.options(…)` says the same and keeps the types. Raises
+        `queue`, `tags`, `priority`, `key`, `delay` (seconds) and `meta` are Holdfast's, all other
+        keywords the function's; `task.options(…)` says the same and keeps the types. Raises
         InvalidInputError where a keyword could be meant for both, or an option cannot be;
         NotSerializableError naming what does not serialise; RefusedError on a closed client.
         """

@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future as StandardFuture
 from typing import Any
 
-from holdfast.client.book import error_of
 from holdfast.core.wire import size_of
-from holdfast.errors import InvalidInputError, OverloadedError
+from holdfast.errors import InvalidInputError, OverloadedError, error_of
 from holdfast.model.messages import Ask, Message, Reply, SetWanted
 
 OPEN_MAX = 20_000

@@ -154,6 +154,7 @@ class Intake:
                 python_of(call, encoded),
                 call.concurrent,
                 likeness,
+                options.meta,
             )
             future: Future[Any] = Future(owner, task_id)
             if arrivals is not None:

@@ -1,4 +1,4 @@
-"""What a submitter says about a task beside its arguments: queue, tags, priority, key, delay.
+"""What a submitter says about a task beside its arguments: queue, tags, key, notes, …
 
 Owns their names, their checks, and the question whose a keyword is, Holdfast's or the function's.
 Light: a worker's child imports it for the sake of `@task`.
@@ -14,6 +14,8 @@ from holdfast.errors import InvalidInputError
 from holdfast.model.limits import (
     DELAY_MS_MAX,
     KEY_BYTES_MAX,
+    META_BYTES_MAX,
+    META_MAX,
     NAME_BYTES_MAX,
     PRIORITY_MAX,
     PRIORITY_MIN,
@@ -29,6 +31,7 @@ class Options(NamedTuple):
     """How a task is to be kept and run. `delay` is in seconds from the submission.
 
     `key` names the task: a second submission with the same key and contents is the same task.
+    `meta` are notes to find it by; nothing is decided by them.
     """
 
     queue: str = "default"
@@ -36,6 +39,7 @@ class Options(NamedTuple):
     priority: int = 0
     key: str = ""
     delay: float = 0.0
+    meta: tuple[tuple[str, str], ...] = ()
 
 
 DEFAULTS = Options()
@@ -53,6 +57,8 @@ def options_with(base: Options, given: Mapping[str, Any]) -> Options:
         raise InvalidInputError(f"{', '.join(sorted(unknown))}: no such option; there are {known}")
     if "tags" in given:
         given = {**given, "tags": _tags(given["tags"])}
+    if "meta" in given:
+        given = {**given, "meta": _meta(given["meta"])}
     options = base._replace(**given)
     _check(options)
     return options
@@ -70,6 +76,29 @@ def _tags(tags: Iterable[str]) -> tuple[str, ...]:
     if len(set(listed)) > TAGS_MAX:
         raise InvalidInputError(f"tags: {len(listed)} are over {TAGS_MAX}")
     return tuple(sorted(set(listed)))
+
+
+def _meta(notes: object) -> tuple[tuple[str, str], ...]:
+    if isinstance(notes, tuple):
+        # As options keep it.
+        notes = dict(notes)
+    if not isinstance(notes, Mapping):
+        raise InvalidInputError(f"meta={_shown(notes)} is not a dict of texts")
+    for pair in notes.items():
+        for text in pair:
+            if not isinstance(text, str) or "\x00" in text:
+                raise InvalidInputError(f"meta: {_shown(text)} is not a text, or has a NUL in it")
+            _check_unicode("meta", text)
+    size = sum(len(name) + len(value) for name, value in notes.items())
+    if len(notes) > META_MAX or size > META_BYTES_MAX:
+        raise InvalidInputError(
+            f"meta has {len(notes)} names and {size} characters; at most {META_MAX} and "
+            f"{META_BYTES_MAX}: it is for notes, data goes into the arguments"
+        )
+    for name in notes:
+        if not 0 < len(name) <= NAME_BYTES_MAX:
+            raise InvalidInputError(f"meta: {_shown(name)} is no name of 1 to {NAME_BYTES_MAX}")
+    return tuple(sorted(notes.items()))
 
 
 def _check(options: Options) -> None:

@@ -5,9 +5,9 @@ Light: a worker's child imports it with the user's module, so that it must never
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import update_wrapper
-from types import MethodType
+from types import MappingProxyType, MethodType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from holdfast.client.options import DEFAULTS, Options, options_with
@@ -66,6 +66,7 @@ class TaskFunction(Generic[P, R_co]):
         priority: int | None = None,
         key: str | None = None,
         delay: float | None = None,
+        meta: Mapping[str, str] | None = None,
     ) -> TaskFunction[P, R_co]:
         """Return this task with other options; `delay` is in seconds.
 
@@ -78,6 +79,7 @@ class TaskFunction(Generic[P, R_co]):
             "priority": priority,
             "key": key,
             "delay": delay,
+            "meta": meta,
         }
         chosen = {name: value for name, value in given.items() if value is not None}
         options = options_with(self.holdfast_options, chosen)
@@ -90,7 +92,11 @@ def task(function: Callable[P, R], /) -> TaskFunction[P, R]: ...
 
 @overload
 def task(
-    *, queue: str = ..., tags: Iterable[str] = ..., priority: int = ...
+    *,
+    queue: str = ...,
+    tags: Iterable[str] = ...,
+    priority: int = ...,
+    meta: Mapping[str, str] = ...,
 ) -> Callable[[Callable[P, R]], TaskFunction[P, R]]: ...
 
 
@@ -101,12 +107,14 @@ def task(
     queue: str = DEFAULTS.queue,
     tags: Iterable[str] = (),
     priority: int = 0,
+    meta: Mapping[str, str] = MappingProxyType({}),
 ) -> TaskFunction[P, R] | Callable[[Callable[P, R]], TaskFunction[P, R]]:
     """Make a function (also an `async def`) a task; bare, or with the options of every submission.
 
     It stays callable as before. Raises InvalidInputError for an option that cannot be.
     """
-    options = options_with(DEFAULTS, {"queue": queue, "tags": tags, "priority": priority})
+    given = {"queue": queue, "tags": tags, "priority": priority, "meta": meta}
+    options = options_with(DEFAULTS, given)
     if function is not None:
         return TaskFunction(function, options)
 

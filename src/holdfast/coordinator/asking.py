@@ -7,7 +7,7 @@ and the web. A question never changes a task; `drain` only passes an order on.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -20,12 +20,13 @@ from holdfast.core.why import why
 from holdfast.core.wire import size_of
 from holdfast.errors import (
     InvalidInputError,
+    PrunedTaskError,
     StoreCorruptError,
     StoreDoubtError,
     StoreRefusedError,
     UnknownTaskError,
 )
-from holdfast.model.ids import id_text, parse_id, prefix_range
+from holdfast.model.ids import TaskId, id_text, parse_id, prefix_range
 from holdfast.model.limits import FRAME_BYTES_MAX, PAGE_ROWS_MAX
 from holdfast.model.messages import Ask, DrainOrder, Reply
 from holdfast.model.task import State, Task
@@ -35,9 +36,22 @@ Answerer = Callable[[dict[str, Any]], Awaitable[Any]]
 _PAGE = 50
 _TAKES = {
     "status": ("task",),
-    "list": ("states", "function", "queue", "tag", "key", "limit", "before"),
+    "list": (
+        "states",
+        "function",
+        "queue",
+        "tag",
+        "key",
+        "meta",
+        "since_ms",
+        "until_ms",
+        "limit",
+        "before",
+    ),
     "story": ("task",),
     "why": ("task",),
+    "attempts": ("task",),
+    "queues": (),
     "workers": (),
     "drain": ("worker",),
     "stats": (),
@@ -48,6 +62,7 @@ _LATELY_TASKS = 1_000
 """Of so many tasks that ended last the functions are told."""
 _FUNCTIONS = 100
 """With the longest names one frame holds so many."""
+_TIME_MS_MAX = 1 << 47
 _FRAME_BYTES = 1024
 """What a frame takes beside its one message, from above."""
 
@@ -63,14 +78,19 @@ class Questions:
             "list": self._list,
             "story": self._story,
             "why": self._why,
+            "attempts": self._attempts,
+            "queues": self._queues,
             "workers": self._workers,
             "drain": self._drain,
             "stats": self._stats,
             "functions": self._functions,
         }
 
-    async def answer(self, ask: Ask) -> Reply:
-        """Answer one question; what is wrong with it comes back as a code and a text."""
+    async def answer(self, ask: Ask, *, whole: bool = False) -> Reply:
+        """Answer one question; what is wrong with it comes back as a code and a text.
+
+        `whole`: however large the answer is, it need not fit a frame.
+        """
         answerer = self._answers.get(ask.question)
         if answerer is None:
             known = ", ".join(sorted(self._answers))
@@ -79,7 +99,10 @@ class Questions:
             )
         try:
             _check_names(ask)
-            return _fitting(ask, Reply(ask.ref, await answerer(ask.parameters)))
+            reply = Reply(ask.ref, await answerer(ask.parameters))
+            return reply if whole else _fitting(ask, reply)
+        except PrunedTaskError as error:
+            return Reply(ask.ref, None, "pruned", str(error))
         except UnknownTaskError as error:
             return Reply(ask.ref, None, "unknown_task", str(error))
         except (InvalidInputError, ValueError, TypeError) as error:
@@ -114,6 +137,8 @@ class Questions:
             raise InvalidInputError(str(error)) from None
         chosen = TaskFilter(id_low=low, id_high=high)
         found = await self._reader.page(chosen, before=b"", limit=2)
+        if not found and low == high and await self._reader.is_pruned(TaskId(low)):
+            raise PrunedTaskError(f"task {text} had ended, and was removed since")
         if not found:
             raise UnknownTaskError(f"no task has an id that begins with {text!r}")
         if len(found) > 1:
@@ -130,15 +155,8 @@ class Questions:
         if not isinstance(limit, int) or not 0 < limit <= PAGE_ROWS_MAX:
             raise InvalidInputError(f"limit={limit!r} is not within 1 to {PAGE_ROWS_MAX}")
         before = _text(parameters, "before", "")
-        chosen = TaskFilter(
-            states=_states(parameters.get("states", ())),
-            function=_text(parameters, "function", ""),
-            queue=_text(parameters, "queue", ""),
-            tag=_text(parameters, "tag", ""),
-            key=_text(parameters, "key", ""),
-        )
         page = await self._reader.page(
-            chosen, before=parse_id(before) if before else b"", limit=limit
+            filter_of(parameters), before=parse_id(before) if before else b"", limit=limit
         )
         names = self._names(task.life.worker for task in page)
         # What a list does not show would make its pages small.
@@ -158,7 +176,8 @@ class Questions:
         now_ms = self._coordinator.clock.wall_ms()
         names = self._names([task.life.worker, *task.life.avoid.split()])
         absent = self._coordinator.absent
-        text = why(task, offers, now_ms=now_ms, names=names, absent=absent)
+        paused = self._coordinator.state.crew.paused
+        text = why(task, offers, now_ms=now_ms, names=names, paused=paused, absent=absent)
         waits = task.life.state is State.QUEUED and task.life.due_ms > now_ms
         return {
             "id": id_text(task.spec.id),
@@ -166,6 +185,17 @@ class Questions:
             "why": text,
             "due_ms": task.life.due_ms if waits else 0,
         }
+
+    async def _attempts(self, parameters: dict[str, Any]) -> Any:
+        task = await self.find(_text(parameters, "task"))
+        former = await self._reader.attempts(task.spec.id)
+        workers = {task.life.worker, *(attempt.worker for attempt in former)}
+        return telling.attempts(task, former, self._names(workers))
+
+    async def _queues(self, parameters: dict[str, Any]) -> Any:
+        state = self._coordinator.state
+        depths = await self._reader.depths()
+        return telling.queues(state, depths, self._coordinator.clock.wall_ms())
 
     async def _workers(self, parameters: dict[str, Any]) -> Any:
         return telling.workers(self._coordinator.state, self._coordinator.clock.monotonic())
@@ -202,6 +232,35 @@ class Questions:
         return {each: known[each].name for each in identities if each in known}
 
 
+def filter_of(parameters: Mapping[str, Any]) -> TaskFilter:
+    """Return which tasks a list or a verb for many is about. Raises InvalidInputError."""
+    return TaskFilter(
+        states=_states(parameters.get("states", ())),
+        function=_text(parameters, "function", ""),
+        queue=_text(parameters, "queue", ""),
+        tag=_text(parameters, "tag", ""),
+        key=_text(parameters, "key", ""),
+        meta=_meta(parameters.get("meta", {})),
+        submitted_low_ms=_time_ms(parameters, "since_ms"),
+        submitted_high_ms=_time_ms(parameters, "until_ms"),
+    )
+
+
+def _meta(notes: object) -> tuple[tuple[str, str], ...]:
+    if not isinstance(notes, dict) or not all(
+        isinstance(each, str) for pair in notes.items() for each in pair
+    ):
+        raise InvalidInputError(f"meta={notes!r} is not an object of texts")
+    return tuple(sorted(notes.items()))
+
+
+def _time_ms(parameters: Mapping[str, Any], name: str) -> int:
+    value = parameters.get(name, 0)
+    if type(value) is not int or not 0 <= value < _TIME_MS_MAX:
+        raise InvalidInputError(f"{name}={value!r} is not a time in milliseconds since 1970")
+    return value
+
+
 def _check_names(ask: Ask) -> None:
     takes = _TAKES[ask.question]
     unknown = ask.parameters.keys() - set(takes)
@@ -211,7 +270,7 @@ def _check_names(ask: Ask) -> None:
         raise InvalidInputError(f"{ask.question!r} does not take {named}; it takes {known}")
 
 
-def _text(parameters: dict[str, Any], name: str, default: str | None = None) -> str:
+def _text(parameters: Mapping[str, Any], name: str, default: str | None = None) -> str:
     value = parameters.get(name, default)
     if not isinstance(value, str):
         raise InvalidInputError(f"the parameter {name!r} is a text; got {value!r}")

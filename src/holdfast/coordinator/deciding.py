@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import msgspec
 
-from holdfast.coordinator import reconcile, tasks
-from holdfast.coordinator.facts import Ahead, Closed, Death, Hello, Tick
+from holdfast.coordinator import queues, reconcile, tasks
+from holdfast.coordinator.facts import Ahead, Closed, Death, Hello, Prune, Register, Tick
 from holdfast.coordinator.forgetting import forget_workers
 from holdfast.coordinator.sessions import ClientSession, WorkerSession
 from holdfast.coordinator.turn import Item, Turn
@@ -19,6 +19,7 @@ from holdfast.model.messages import (
     Ended,
     Pull,
     PutCode,
+    SetQueue,
     SetWanted,
     Started,
     Submit,
@@ -57,6 +58,12 @@ def _from_client(turn: Turn, session: ClientSession, message: object) -> None:
         tasks.set_wanted(turn, session, message)
     elif isinstance(message, PutCode):
         tasks.put_code(turn, session, message)
+    elif isinstance(message, Register):
+        tasks.register(turn, session, message)
+    elif isinstance(message, Prune):
+        tasks.prune(turn, session, message)
+    elif isinstance(message, SetQueue):
+        queues.set_queue(turn, session, message)
     elif isinstance(message, Closed):
         turn.state.unwatch(session)
 

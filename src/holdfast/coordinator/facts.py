@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from holdfast.model.ids import TaskId
 from holdfast.model.messages import Ended, WorkerHello
+from holdfast.ports import Registered
 
 
 class Hello(msgspec.Struct, frozen=True, gc=False):
@@ -26,6 +28,20 @@ class Ahead(msgspec.Struct, frozen=True, gc=False):
 
     hello: WorkerHello
     outcomes: tuple[Ended, ...]
+
+
+class Register(msgspec.Struct, frozen=True, gc=False):
+    """Keep a function under its id. Answered by `Reply` with the same `ref`."""
+
+    ref: int
+    row: Registered
+
+
+class Prune(msgspec.Struct, frozen=True, gc=False):
+    """Remove tasks that have ended. Answered by `Reply` with the ids that were removed."""
+
+    ref: int
+    tasks: tuple[TaskId, ...]
 
 
 class Death(msgspec.Struct, frozen=True, gc=False):

@@ -47,6 +47,7 @@ from holdfast.model.messages import (
     HelloMore,
     Pull,
     PutCode,
+    SetQueue,
     SetWanted,
     Started,
     Submit,
@@ -68,7 +69,7 @@ _WATCH_MAX = 500
 _OWED_MAX = 100
 """Owed results that are read from the store at a time."""
 _FROM_WORKER = (Ended, Started, Pull, Draining)
-_FROM_CLIENT = (Submit, Watch, SetWanted, PutCode)
+_FROM_CLIENT = (Submit, Watch, SetWanted, SetQueue, PutCode)
 
 
 class Gateway:
@@ -373,6 +374,13 @@ class Gateway:
     def no_room_for(self, size_bytes: int) -> str:
         """Return what is told to who brings a payload, "" where the disk has room for it."""
         return self._coordinator.no_room_for(size_bytes)
+
+    @property
+    def not_ready(self) -> str:
+        """Why new tasks are not kept now, "" where they are."""
+        if not self._coordinator.ready.is_set():
+            return "the store is being read"
+        return "the disk is nearly full" if self._coordinator.short else ""
 
     async def ready(self) -> None:
         """Wait until the store was read: before that, nothing can be told true from false."""

@@ -41,20 +41,31 @@ class DeathReport(msgspec.Struct, frozen=True):
 
 
 class Routes:
-    """The HTTP side of one coordinator, as an ASGI callable."""
+    """The HTTP side of one coordinator, as an ASGI callable; `others` answers the rest."""
 
-    def __init__(self, gateway: Gateway, blobs: BlobStore) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        blobs: BlobStore,
+        others: Callable[[Scope, Receive, Send], Awaitable[None]] | None = None,
+    ) -> None:
         self._gateway = gateway
         self._blobs = blobs
+        self._others = others
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         method, path = scope["method"], scope["path"]
         if path == "/healthz":
             await _answer(send, 200, {"up": True})
+        elif path == "/readyz":
+            why = self._gateway.not_ready
+            await _answer(send, 503 if why else 200, {"ready": not why, "why": why})
         elif path == "/v1/deaths" and method == "POST":
             await self._death(receive, send)
         elif path.startswith("/v1/blobs/"):
             await self._blob(scope, method, path.removeprefix("/v1/blobs/"), receive, send)
+        elif self._others is not None:
+            await self._others(scope, receive, send)
         else:
             await _answer(send, 404, {"error": f"no {method} {path} here"})
 

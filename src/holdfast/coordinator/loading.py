@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from holdfast.coordinator.facts import Ahead, Closed, Death, Hello
+from holdfast.coordinator.facts import Ahead, Closed, Death, Hello, Prune, Register
 from holdfast.coordinator.reconcile import lapsed_before
 from holdfast.coordinator.sessions import Session, WorkerSession
 from holdfast.coordinator.state import UNSERVED_MIN, CoordinatorState
@@ -40,6 +40,9 @@ async def load(turn: Turn, items: Iterable[Item], store: Store) -> None:
     if missing:
         for task in await store.load(missing):
             turn.loaded[task.spec.id] = task
+        absent = [task_id for task_id in missing if task_id not in turn.loaded]
+        if absent:
+            turn.gone = dict.fromkeys(await store.pruned(absent))
     if code:
         turn.kept_code = dict.fromkeys(await store.kept_code(list(code)))
     await _bring_back(turn, store)
@@ -74,7 +77,11 @@ def _named(
                     wanted[spec.id] = None
         elif isinstance(message, PutCode):
             came[message.digest] = None
-        elif isinstance(message, Watch):
+        elif isinstance(message, Register):
+            digest = message.row.code
+            if digest and digest not in known_code and digest not in came:
+                code[digest] = None
+        elif isinstance(message, Watch | Prune):
             wanted.update((task, None) for task in message.tasks if task not in cached)
         elif isinstance(message, Ahead):
             named = [outcome.task for outcome in message.outcomes]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from holdfast.coordinator import tasks
 from holdfast.coordinator.placing import assignment
+from holdfast.coordinator.queues import paused_after
 from holdfast.coordinator.sessions import ClientSession, WorkerSession
 from holdfast.coordinator.state import CoordinatorState
 from holdfast.coordinator.turn import Change, Turn
@@ -63,8 +64,10 @@ def perform(turn: Turn, now: float, *, distrust: bool) -> bool:
         state.judged(identity, incarnation)
     if turn.dismissed or turn.welcomed:
         state.release_unserved()
+    if turn.queues:
+        state.pause(paused_after(state.crew.paused, turn.queues.values()))
     state.forget_gone(now)
-    return turn.more or bool(turn.welcomed)
+    return turn.more or bool(turn.welcomed or turn.queues)
 
 
 def _unwelcome(turn: Turn) -> None:

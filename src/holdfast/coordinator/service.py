@@ -15,6 +15,7 @@ from math import ceil
 
 from holdfast.coordinator import loading
 from holdfast.coordinator.deciding import Terms, decide
+from holdfast.coordinator.facts import Register
 from holdfast.coordinator.inbox import Inbox
 from holdfast.coordinator.performing import perform
 from holdfast.coordinator.placing import place
@@ -39,8 +40,8 @@ from holdfast.ports import Clock, Receipt, Room, Store
 
 _LOG = logger("coordinator")
 _DOUBT_SECONDS = (0.01, 0.05, 0.2, 1.0)
-_SUBMITTED = (Submit, PutCode)
-"""What has to wait for room: new tasks, and the functions that travel before them."""
+_SUBMITTED = (Submit, PutCode, Register)
+"""What has to wait for room: new tasks, and functions that travel before them or by themselves."""
 
 
 class Coordinator:
@@ -164,6 +165,7 @@ class Coordinator:
             state.keep(task)
         for needs in await self.store.classes():
             state.lines.forget(needs)
+        state.pause(row.name for row in await self.store.queue_rows() if row.paused)
         state.next_due_ms = await self.store.next_due_ms()
         for identity in state.held:
             outages = state.workers[identity].outages if identity in state.workers else 0

@@ -118,6 +118,9 @@ class ClientSession(Session):
 
     __slots__ = ("kept_by", "owed", "questions", "results_bytes", "watched")
 
+    watches_own = True
+    """Whether it is told of the end of all that it submits."""
+
     def __init__(self, channel: Channel, *, name: str, now: float, kept_by: str = "") -> None:
         super().__init__(channel, now=now)
         self.name = name

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from holdfast.coordinator.facts import Ahead, Hello
+from holdfast.coordinator.facts import Ahead, Hello, Prune, Register
 from holdfast.coordinator.turn import Item
 from holdfast.errors import StoreRefusedError
-from holdfast.model.messages import Ended, Refused, Submit, View
+from holdfast.model.messages import Ended, Refused, Reply, SetQueue, SetWanted, Submit, View
 from holdfast.model.outcome import Failure, OutcomeKind
 
 
@@ -48,6 +48,9 @@ def answer(item: Item, error: StoreRefusedError) -> list[list[Item]]:
         raise error
     if isinstance(message, Submit):
         session.send(Refused(message.specs[0].id, "invalid_input", str(error)))
+        return []
+    if isinstance(message, SetWanted | SetQueue | Register | Prune):
+        session.send(Reply(message.ref, None, "invalid_input", str(error)))
         return []
     if isinstance(message, Ended) and message.kind is not OutcomeKind.INVALID:
         return [[(session, _invalid(message, error))]]

@@ -236,6 +236,15 @@ class CoordinatorState:
         session.watched.clear()
         self.clients.pop(session, None)
 
+    def unwatch_one(self, session: ClientSession, task_id: bytes) -> None:
+        """A client waits for this task no more."""
+        watching = self.watchers.get(task_id, [])
+        if session in watching:
+            watching.remove(session)
+            session.watched.pop(task_id, None)
+        if not watching:
+            self.watchers.pop(task_id, None)
+
     def learn_code(self, digests: Iterable[bytes]) -> None:
         """Remember functions that the store has: none is ever removed from it."""
         for digest in digests:
@@ -271,8 +280,15 @@ class CoordinatorState:
     def come(self, offer: Offer) -> None:
         """A worker is here: what waits for it is read from the store."""
         self.crew.come(offer)
-        for needs in [needs for needs in self.lines.unserved if offer.serves(needs)]:
+        for needs in [needs for needs in self.lines.unserved if self.crew.served(needs)]:
             self.lines.line(needs)
+
+    def pause(self, queues: Iterable[str]) -> None:
+        """Know which queues are paused: of the others, all that waits may be claimed."""
+        self.crew.pause(queues)
+        for needs in [needs for needs in self.lines.unserved if self.crew.served(needs)]:
+            self.lines.line(needs)
+        self.release_unserved()
 
     def release_unserved(self) -> None:
         """Drop the windows of classes that no present worker serves, and what is beside them."""

@@ -6,11 +6,12 @@ them waits, reads a clock, or says anything before the commit.
 
 from __future__ import annotations
 
+from holdfast.coordinator.facts import Prune, Register
 from holdfast.coordinator.sessions import ClientSession, Session, WorkerSession
 from holdfast.coordinator.turn import Turn
 from holdfast.core import admission, lease
 from holdfast.core.lifecycle import Said, Wish
-from holdfast.model.ids import TaskId, Token
+from holdfast.model.ids import TaskId, Token, id_text
 from holdfast.model.limits import AVOID_SECONDS_BASE, AVOID_SECONDS_MAX
 from holdfast.model.messages import (
     Answered,
@@ -32,6 +33,9 @@ from holdfast.model.task import TERMINAL_MIN, Life, Spec, State, Task, Wanted
 
 NO_ROOM_SECONDS = 2.0
 NO_CODE_SECONDS = 0.5
+GONE = ("pruned", "it had ended, and was removed since")
+"""What is told of a task that was removed: code and text."""
+_UNKNOWN = ("unknown_task", "no task has this id")
 _WISHES = {Wanted.RUN: Wish.RESUME, Wanted.PAUSE: Wish.PAUSE, Wanted.CANCEL: Wish.CANCEL}
 _STORIES = {Wish.RESUME: "resumed", Wish.PAUSE: "pause asked", Wish.CANCEL: "cancel asked"}
 
@@ -51,6 +55,9 @@ def submit(turn: Turn, session: ClientSession, message: Submit) -> None:
         if known is not None:
             _repeated(turn, session, spec, known)
             continue
+        if spec.id in turn.gone:
+            turn.say(session, Refused(spec.id, *GONE))
+            continue
         if turn.no_room:
             turn.say(session, _no_room(spec, turn.no_room))
             continue
@@ -62,7 +69,8 @@ def submit(turn: Turn, session: ClientSession, message: Submit) -> None:
         if spec.key:
             turn.keys[spec.key] = spec.id
         accepted.append((spec.id, spec.id))
-        turn.watched.append((session, spec.id))
+        if session.watches_own:
+            turn.watched.append((session, spec.id))
 
 
 def _no_room(spec: Spec, text: str) -> Refused:
@@ -85,7 +93,8 @@ def _repeated(turn: Turn, session: ClientSession, spec: Spec, known: Task) -> No
         turn.say(session, Refused(spec.id, "key_conflict", text), about=known.spec.id)
         return
     turn.accepted[session].append((spec.id, known.spec.id))
-    watch(turn, session, known.spec.id)
+    if session.watches_own:
+        watch(turn, session, known.spec.id)
 
 
 def _differ(parts: tuple[str, ...]) -> str:
@@ -99,7 +108,7 @@ def watch(turn: Turn, session: ClientSession, task_id: TaskId) -> None:
     """Tell a client when a task is settled; now, where it is."""
     task = turn.get(task_id)
     if task is None:
-        turn.say(session, Refused(task_id, "unknown_task", "no task has this id"))
+        turn.say(session, Refused(task_id, *(GONE if task_id in turn.gone else _UNKNOWN)))
     elif task.life.state >= TERMINAL_MIN and task_id not in turn.changes:
         turn.say(session, settled(task))
     else:
@@ -129,11 +138,43 @@ def put_code(turn: Turn, session: ClientSession, message: PutCode) -> None:
         turn.code[message.digest] = message.data
 
 
+def register(turn: Turn, session: ClientSession, message: Register) -> None:
+    """Keep a function under an id, where its bytes are kept."""
+    row = message.row
+    if turn.no_room:
+        reply = Reply(message.ref, None, "no_room", turn.no_room)
+    elif row.code and not turn.has_code(row.code):
+        reply = Reply(message.ref, None, "no_code", "the bytes of the function are not here")
+    else:
+        turn.functions.append(row)
+        reply = Reply(message.ref, id_text(row.id))
+    turn.say(session, reply)
+
+
+def prune(turn: Turn, session: ClientSession, message: Prune) -> None:
+    """Remove those of the tasks that have ended."""
+    removed = []
+    for task_id in message.tasks:
+        task = turn.get(task_id)
+        ended = task is not None and task.life.state >= TERMINAL_MIN
+        # One that ends in this very turn is told of first.
+        if ended and task_id not in turn.changes and task_id not in turn.pruned:
+            turn.pruned[task_id] = None
+            removed.append(task_id)
+    turn.say(session, Reply(message.ref, removed))
+
+
 def set_wanted(turn: Turn, session: Session, message: SetWanted) -> None:
     """Cancel, pause or resume a task."""
     task = turn.get(message.task)
     if task is None:
-        turn.say(session, Reply(message.ref, None, "unknown_task", "no task has this id"))
+        told = GONE if message.task in turn.gone else _UNKNOWN
+        turn.say(session, Reply(message.ref, None, *told))
+        return
+    if message.version and message.version != task.life.version:
+        turn.join(message.task)
+        text = f"the task has version {task.life.version} by now, not {message.version}"
+        turn.say(session, Reply(message.ref, None, "version", text), about=message.task)
         return
     if message.waiting and task.life.state is State.RUNNING:
         turn.join(message.task)

@@ -13,8 +13,8 @@ import msgspec
 from holdfast.coordinator.reconcile import Facts
 from holdfast.coordinator.state import CoordinatorState
 from holdfast.model.ids import id_text
-from holdfast.model.task import TERMINAL_MIN, Lease, Life, Phase, State, Task
-from holdfast.ports import Attempt, Event
+from holdfast.model.task import TERMINAL_MIN, Lease, Life, Phase, State, Task, queue_of
+from holdfast.ports import Attempt, Depth, Event
 
 _LINE_BYTES = 256
 """What the line takes that says how many are left out, from above."""
@@ -33,7 +33,9 @@ def status(task: Task, names: dict[str, str]) -> dict[str, Any]:
         "tags": list(spec.tags),
         "priority": spec.priority,
         "key": spec.key,
+        "meta": dict(spec.meta),
         "wanted": life.wanted.text,
+        "version": life.version,
         "run": life.fence,
         "phase": life.phase.text,
         "worker": names.get(life.worker, life.worker),
@@ -101,6 +103,55 @@ def _newest(life: Life, names: dict[str, str]) -> list[dict[str, Any]]:
 
 def _line(at_ms: int, what: str, run: int, worker: str, detail: str) -> dict[str, Any]:
     return {"at_ms": at_ms, "what": what, "run": run, "worker": worker, "detail": detail}
+
+
+def attempts(task: Task, former: Sequence[Attempt], names: dict[str, str]) -> list[dict[str, Any]]:
+    """Return every try of a task, the newest last."""
+    told = [
+        {
+            "run": attempt.fence,
+            "worker": names.get(attempt.worker, attempt.worker),
+            "claimed_ms": attempt.claimed_ms,
+            "started_ms": attempt.started_ms,
+            "ended_ms": attempt.ended_ms,
+            "ended": attempt.ended,
+        }
+        for attempt in former
+    ]
+    life = task.life
+    over = life.lease is not Lease.HELD
+    if life.fence:
+        newest = {
+            "run": life.fence,
+            "worker": names.get(life.worker, life.worker),
+            "claimed_ms": life.claimed_ms,
+            "started_ms": life.started_ms,
+            "ended_ms": life.ended_ms if over else 0,
+            "ended": life.lease.text if over else "",
+        }
+        told = [*(each for each in told if each["run"] != life.fence), newest]
+    return told
+
+
+def queues(state: CoordinatorState, depths: Sequence[Depth], now_ms: int) -> list[dict[str, Any]]:
+    """Return what waits and runs in each queue, by name; those that are paused as well."""
+    told: dict[str, dict[str, Any]] = {}
+
+    def of(name: str) -> dict[str, Any]:
+        fresh = {"name": name, "paused": name in state.crew.paused, "queued": 0, "delayed": 0}
+        return told.setdefault(name, {**fresh, "running": 0, "oldest_seconds": 0.0})
+
+    for depth in depths:
+        queue = of(queue_of(depth.needs))
+        queue["delayed" if depth.delayed else "queued"] += depth.tasks
+        if not depth.delayed:
+            age = max(0, now_ms - depth.oldest_ms) / 1000
+            queue["oldest_seconds"] = max(queue["oldest_seconds"], age)
+    for task in (state.tasks[each] for held in state.held.values() for each in held):
+        of(task.spec.queue)["running"] += 1
+    for name in state.crew.paused:
+        of(name)
+    return [told[name] for name in sorted(told)]
 
 
 def workers(state: CoordinatorState, now: float) -> list[dict[str, Any]]:

@@ -29,7 +29,17 @@ from holdfast.model.ids import Entropy, TaskId, Token
 from holdfast.model.limits import ERROR_TEXT_BYTES_MAX
 from holdfast.model.messages import LeaseAnswer, Message, Submit
 from holdfast.model.task import Life, State, Task, needs_of, rank_of
-from holdfast.ports import Attempt, Changes, CodeRow, Event, Receipt, Update, WorkerRow
+from holdfast.ports import (
+    Attempt,
+    Changes,
+    CodeRow,
+    Event,
+    QueueRow,
+    Receipt,
+    Registered,
+    Update,
+    WorkerRow,
+)
 
 Item = tuple[Session | None, object]
 """What came in: a message or a judgement, and the session it came from."""
@@ -83,8 +93,13 @@ class Turn:
         """Workers that did not come although we have listened long enough since we began."""
         self.forgotten: list[WorkerRow] = []
         """Workers that were seen last so long ago that their rows are removed."""
+        self.queues: dict[str, QueueRow] = {}
+        self.pruned: dict[TaskId, None] = {}
+        self.gone: dict[bytes, None] = {}
+        """Tasks that are asked for and were removed before."""
+        self.functions: list[Registered] = []
         self.code: dict[bytes, bytes] = {}
-        """Functions to keep, by digest."""
+        """Bytes of functions to keep, by digest."""
         self.kept_code: dict[bytes, None] = {}
         """Functions of which the store said that it has them."""
         self.effects: list[tuple[bytes | None, Session, Message]] = []
@@ -284,13 +299,17 @@ class Turn:
             attempts=self.attempts,
             code=[CodeRow(digest, data) for digest, data in self.code.items()],
             forgotten=[row for row in self.forgotten if row.identity not in self.workers],
+            queues=list(self.queues.values()),
+            functions=self.functions,
+            pruned=list(self.pruned),
+            pruned_ms=self.now_ms,
         )
 
     @property
     def writes(self) -> bool:
         """Whether there is anything to commit."""
-        rows = self.changes or self.workers or self.outages or self.forgotten
-        return bool(rows or self.code or self.events)
+        rows = self.changes or self.workers or self.outages or self.forgotten or self.queues
+        return bool(rows or self.code or self.functions or self.pruned or self.events)
 
     def undo(self) -> None:
         """Put the lines and the offers back as they were before this turn."""

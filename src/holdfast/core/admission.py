@@ -9,6 +9,8 @@ from holdfast.model.limits import (
     DELAY_MS_MAX,
     INLINE_BYTES_MAX,
     KEY_BYTES_MAX,
+    META_BYTES_MAX,
+    META_MAX,
     NAME_BYTES_MAX,
     PAYLOAD_BYTES_MAX,
     PRIORITY_MAX,
@@ -19,7 +21,16 @@ from holdfast.model.outcome import Payload
 from holdfast.model.task import Spec
 
 DIGEST_BYTES = 32
-_PARTS = ("function", "payload", "queue", "tags", "priority", "code", "python", "concurrent")
+_PARTS = (
+    "function",
+    "payload",
+    "queue",
+    "tags",
+    "priority",
+    "code",
+    "python",
+    "concurrent",
+)
 _LIKENED = ("code", "payload")
 """What a likeness is of, in its order."""
 _TIME_MS_MAX = 1 << 47
@@ -39,8 +50,8 @@ def fault(spec: Spec, *, now_ms: int) -> str:
         return f"priority={spec.priority} is not within {PRIORITY_MIN} to {PRIORITY_MAX}"
     if not _is_name(spec.function, NAME_BYTES_MAX):
         return f"function is empty, has a NUL, or is over {NAME_BYTES_MAX} characters"
-    if not _is_word(spec.queue):
-        return f"queue={spec.queue!r} is empty, too long, or has one of '+', '~', NUL"
+    if text := queue_fault(spec.queue):
+        return text
     if len(spec.key) > KEY_BYTES_MAX or "\x00" in spec.key:
         return f"key is over {KEY_BYTES_MAX} characters or has a NUL"
     if spec.tags and (len(spec.tags) > TAGS_MAX or not all(map(_is_word, spec.tags))):
@@ -51,9 +62,18 @@ def fault(spec: Spec, *, now_ms: int) -> str:
         return "code is not a SHA-256 of 32 bytes"
     if spec.likeness and (len(spec.likeness) != len(_LIKENED) * DIGEST_BYTES or not spec.key):
         return "likeness is not two SHA-256 of 32 bytes, or there is no key"
+    if spec.meta and (text := _meta_fault(spec.meta)):
+        return text
     if len(spec.python) > NAME_BYTES_MAX:
         return "python is not a version"
     return payload_fault(spec.payload)
+
+
+def queue_fault(queue: str) -> str:
+    """Return what is wrong with the name of a queue, "" where nothing is."""
+    if _is_word(queue):
+        return ""
+    return f"queue={queue!r} is empty, too long, or has one of '+', '~', NUL"
 
 
 def payload_fault(payload: Payload) -> str:
@@ -65,6 +85,17 @@ def payload_fault(payload: Payload) -> str:
             return "a payload by reference has a SHA-256 and no data"
     elif len(payload.data) > INLINE_BYTES_MAX:
         return f"an inline payload is over {INLINE_BYTES_MAX} bytes: send it as a blob"
+    return ""
+
+
+def _meta_fault(meta: tuple[tuple[str, str], ...]) -> str:
+    names = [name for name, _ in meta]
+    if len(meta) > META_MAX or sum(len(name) + len(value) for name, value in meta) > META_BYTES_MAX:
+        return f"meta has over {META_MAX} names, or over {META_BYTES_MAX} characters in all"
+    if names != sorted(set(names)):
+        return "meta is not in order, or a name is given twice"
+    if not all(_is_name(name, NAME_BYTES_MAX) and "\x00" not in value for name, value in meta):
+        return f"meta has a name that is empty or over {NAME_BYTES_MAX} characters, or a NUL"
     return ""
 
 

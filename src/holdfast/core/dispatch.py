@@ -24,7 +24,7 @@ import math
 from collections.abc import Collection, Iterable
 
 from holdfast.model.limits import OUTSTANDING_MAX, WINDOW_TASKS_MAX, WINDOWS_BYTES_MAX
-from holdfast.model.task import Spec
+from holdfast.model.task import Spec, queue_of
 
 HORIZON_US = 20_000
 """How much short work is assigned ahead, for each slot."""
@@ -447,12 +447,16 @@ class Lines:
 
 
 class Crew:
-    """The present workers, by identity, and who of them serves a class."""
+    """The present workers, by identity, and who of them serves a class.
 
-    __slots__ = ("_serving", "offers")
+    Of a queue that is `paused`, nobody serves any class.
+    """
+
+    __slots__ = ("_serving", "offers", "paused")
 
     def __init__(self) -> None:
         self.offers: dict[str, Offer] = {}
+        self.paused: frozenset[str] = frozenset()
         self._serving: dict[str, dict[str, Offer]] = {}
 
     def come(self, offer: Offer) -> None:
@@ -460,7 +464,7 @@ class Crew:
         self.go(offer.identity)
         self.offers[offer.identity] = offer
         for needs, serving in self._serving.items():
-            if offer.serves(needs):
+            if self._serves(offer, needs):
                 serving[offer.identity] = offer
 
     def go(self, identity: str) -> None:
@@ -476,9 +480,19 @@ class Crew:
             if len(self._serving) >= _CLASSES_MAX:
                 self._serving.clear()
             serving = self._serving[needs] = {
-                offer.identity: offer for offer in self.offers.values() if offer.serves(needs)
+                offer.identity: offer
+                for offer in self.offers.values()
+                if self._serves(offer, needs)
             }
         return serving.values()
+
+    def _serves(self, offer: Offer, needs: str) -> bool:
+        return queue_of(needs) not in self.paused and offer.serves(needs)
+
+    def pause(self, queues: Iterable[str]) -> None:
+        """Let these queues be paused, and no others."""
+        self.paused = frozenset(queues)
+        self._serving.clear()
 
     def served(self, needs: str) -> bool:
         """Whether any present worker serves a class."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from holdfast.core import lease
 from holdfast.core.dispatch import Offer
@@ -10,12 +10,18 @@ from holdfast.model.task import Lease, State, Task, Wanted, needs_of
 
 
 def why(
-    task: Task, offers: Sequence[Offer], *, now_ms: int, names: dict[str, str], absent: str = ""
+    task: Task,
+    offers: Sequence[Offer],
+    *,
+    now_ms: int,
+    names: dict[str, str],
+    paused: Collection[str] = (),
+    absent: str = "",
 ) -> str:
     """Return the reason for a task's state, for a person.
 
-    `offers` are the present workers, `names` their names by identity. `absent` says what became of
-    one that should be present, where that is known.
+    `offers` are the present workers, `names` their names by identity, `paused` the queues that are
+    paused. `absent` says what became of a worker that should be present, where that is known.
     """
     life = task.life
     if life.state is State.RUNNING:
@@ -28,6 +34,8 @@ def why(
         return f"failed: {life.reason.text}{_failure(task)}"
     if life.state is State.SUCCEEDED:
         return f"succeeded in run {life.fence} on worker {names.get(life.worker, life.worker)}"
+    if task.spec.queue in paused:
+        return f"queued: its queue {task.spec.queue!r} is paused"
     text = _queued(task, offers, now_ms=now_ms, names=names)
     served = any(offer.serves(needs_of(task.spec)) for offer in offers)
     return text if served or not absent or life.due_ms > now_ms else f"{text}; {absent}"

@@ -97,7 +97,7 @@ class Functions:
 
 def prepare(functions: Functions, work: Work) -> Call:
     """Return the call of an order. Raises Unfit with the outcome where it cannot be made."""
-    pickled = work.code or work.code_path or work.payload.encoding is Encoding.PICKLE
+    pickled = work.code or work.code_path or work.payload.encoding is not Encoding.JSON
     if pickled and work.python not in ("", _PYTHON):
         raise Unfit(
             OutcomeKind.ENVIRONMENT,
@@ -131,7 +131,12 @@ def returned(work: Work, value: object, run_us: int, charge: Charge) -> Report:
     try:
         # The name says whose it is: what a child that dies leaves unfinished is removed.
         folder = os.fsdecode(charge.results)
-        encoded = encode_result(value, spill_to=folder, prefix=f"{charge.serial}-")
+        encoded = encode_result(
+            value,
+            spill_to=folder,
+            prefix=f"{charge.serial}-",
+            pickled=work.payload.encoding is Encoding.SERVICE,
+        )
     except (NotSerializableError, BlobTooLargeError) as error:
         return over(work, OutcomeKind.INVALID, failure_of(error, with_pickle=False), run_us)
     except MemoryError as error:

@@ -8,6 +8,8 @@ INLINE_BYTES_MAX = 64 * 1024
 PAYLOAD_BYTES_MAX = 512 * 1024 * 1024
 FRAME_BYTES_MAX = 256 * 1024
 UNACKED_BYTES_MAX = 512 * 1024
+CODE_BYTES_MAX = FRAME_BYTES_MAX * 3 // 4
+"""A pickled function travels in one frame."""
 HELLO_BYTES_MAX = 64 * 1024 * 1024
 """All frames of one hello together: outbox and spool with inline results."""
 HELLOS_BYTES_MAX = 2 * HELLO_BYTES_MAX
@@ -19,6 +21,10 @@ BLOB_CHUNK_BYTES = 256 * 1024
 NAME_BYTES_MAX = 512
 KEY_BYTES_MAX = 1024
 TAGS_MAX = 32
+META_MAX = 32
+"""Names that one task may have notes under."""
+META_BYTES_MAX = 4 * 1024
+"""All names and values of a task's notes together."""
 RESERVED_SIGNS = "+~\x00"
 """Not in the name of a queue or a tag: a requirement class is written with them."""
 PRIORITY_MIN = -1000
@@ -73,4 +79,6 @@ AVOID_SECONDS_BASE = 1.0
 AVOID_SECONDS_MAX = 60.0
 AVOIDED_MAX = 8
 """Workers that one task avoids at a time; with a budget of five faults there are never more."""
+PRUNED_KEPT_MS = 30 * 24 * 3600 * 1000
+"""How long the ids of removed tasks are remembered."""
 EMBEDDED_LINGER_SECONDS = 5.0

@@ -266,13 +266,26 @@ class Watch(Message, frozen=True, array_like=True, gc=False, tag=32):
 class SetWanted(Message, frozen=True, array_like=True, gc=False, tag=33):
     """A wish for one task. Answered by `Reply` with the same `ref`.
 
-    With `waiting` it is for a task that no worker has yet; of another one it changes nothing.
+    With `waiting` it is for a task that no worker has yet, with `version` above 0 for one that
+    still has it; of another one it changes nothing.
     """
 
     ref: int
     task: TaskId
     wanted: Wanted
     waiting: bool = False
+    version: int = 0
+
+
+class SetQueue(Message, frozen=True, array_like=True, gc=False, tag=35):
+    """Pause a queue, or let it go on. Answered by `Reply` with the same `ref`.
+
+    Of a paused queue nothing is claimed; what a worker holds of it goes on.
+    """
+
+    ref: int
+    queue: str
+    paused: bool
 
 
 class Ask(Message, frozen=True, array_like=True, gc=False, tag=34):
@@ -347,7 +360,7 @@ FromWorker = WorkerHello | HelloMore | Ended | Started | Pull | Draining | CodeW
 ToWorker = (
     WorkerWelcome | Assign | StopOrder | Recall | WishTold | Answered | Code | DrainOrder | Goodbye
 )
-FromClient = ClientHello | Submit | PutCode | Watch | SetWanted | Ask | Goodbye
+FromClient = ClientHello | Submit | PutCode | Watch | SetWanted | SetQueue | Ask | Goodbye
 ToClient = ClientWelcome | Accepted | Refused | Settled | Reply | Goodbye
 FromPeer = FromWorker | FromClient
 

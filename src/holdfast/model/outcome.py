@@ -52,6 +52,8 @@ class Encoding(Word):
 
     JSON = 1
     PICKLE = 2
+    SERVICE = 3
+    """A pickle, as the function service is given it; the result has to be one as well."""
 
 
 class Payload(msgspec.Struct, frozen=True, array_like=True, gc=False):

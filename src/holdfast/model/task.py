@@ -87,6 +87,8 @@ class Spec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     The SHA-256 of what the function holds (`code`), then that of the arguments (`payload`), each
     the same in every process; zeros for what has none.
     """
+    meta: tuple[tuple[str, str], ...] = ()
+    """What the submitter notes on it: names and values, by name. Nothing is decided by them."""
 
 
 class Charges(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -160,6 +162,11 @@ def needs_of(spec: Spec) -> str:
     if not spec.tags and not spec.concurrent:
         return spec.queue
     return "+".join((spec.queue, *spec.tags)) + ("~" if spec.concurrent else "")
+
+
+def queue_of(needs: str) -> str:
+    """Return the queue of a requirement class."""
+    return needs.removesuffix("~").partition("+")[0]
 
 
 def rank_of(spec: Spec) -> int:

@@ -55,14 +55,16 @@ def encode_call(
     return _pickled((args, kwargs), spill, lambda: _blame_call(args, kwargs))
 
 
-def encode_result(value: object, *, spill_to: Folder, prefix: str = "result-") -> Encoded:
-    """Encode a result: JSON where that is exact, else a pickle.
+def encode_result(
+    value: object, *, spill_to: Folder, prefix: str = "result-", pickled: bool = False
+) -> Encoded:
+    """Encode a result: JSON where that is exact, else, or where `pickled` asks for it, a pickle.
 
     A large one goes to a fresh file in the folder `spill_to`; the caller removes it.
     Raises NotSerializableError naming the part, whatever its class raised; BlobTooLargeError above
     `PAYLOAD_BYTES_MAX`; OSError only where that file cannot be written.
     """
-    if is_plain(value):
+    if not pickled and is_plain(value):
         return _inline(_JSON.encode(value), "the result", spill_to, prefix)
     spill = _Spill("the result", spill_to, prefix)
     return _pickled(value, spill, lambda: pickling.blame(value, "result"))

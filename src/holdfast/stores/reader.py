@@ -14,7 +14,7 @@ from holdfast.errors import ConfigurationError
 from holdfast.model.ids import TaskId
 from holdfast.model.limits import PAGE_ROWS_MAX
 from holdfast.model.task import State, Task
-from holdfast.ports import Attempt, Event, FunctionRow, TaskFilter
+from holdfast.ports import Attempt, Depth, Event, FunctionRow, Registered, TaskFilter
 from holdfast.stores import statements
 from holdfast.stores.connections import Database, connect, is_file
 from holdfast.stores.damage import unreadable
@@ -65,6 +65,14 @@ class SQLiteReader:
             found[State(state).name.lower()] += count
         return found
 
+    async def depths(self) -> list[Depth]:
+        """Return what waits of each requirement class."""
+        rows = await self._rows(statements.DEPTHS)
+        return [
+            Depth(needs, delayed == 1, tasks, int.from_bytes(first[:6], "big"))
+            for needs, delayed, tasks, first in rows
+        ]
+
     async def queued_by_class(self) -> dict[str, int]:
         """Return how many claimable tasks each requirement class has."""
         return dict(await self._rows(statements.QUEUED_BY_CLASS))
@@ -81,6 +89,20 @@ class SQLiteReader:
     async def attempts(self, task: TaskId) -> list[Attempt]:
         """Return the former attempts of a task, by fence."""
         return [Attempt(*row) for row in await self._rows(statements.ATTEMPTS, (task,))]
+
+    async def is_pruned(self, task: TaskId) -> bool:
+        """Whether a task was removed of late."""
+        return bool(await self._rows(statements.pruned(1), (task,)))
+
+    async def registered(self, id: bytes) -> Registered | None:
+        """Return a registered function."""
+        rows = await self._rows(statements.REGISTERED, (id,))
+        return Registered(*rows[0]) if rows else None
+
+    async def all_registered(self, *, name: str, before: bytes, limit: int) -> list[Registered]:
+        """Return registered functions, newest first; `name` "" for all."""
+        values = (name, name, before, before, limit)
+        return [Registered(*row) for row in await self._rows(statements.ALL_REGISTERED, values)]
 
     async def close(self) -> None:
         """End after the calls that wait. A lent connection stays open."""
@@ -137,6 +159,13 @@ def _where(chosen: TaskFilter, before: bytes) -> tuple[str, list[Any]]:
     ):
         if word:
             add(f"{column} = ?", word)
+    if chosen.submitted_low_ms:
+        add("submitted_ms >= ?", chosen.submitted_low_ms)
+    if chosen.submitted_high_ms:
+        add("submitted_ms < ?", chosen.submitted_high_ms)
+    for name, value in chosen.meta:
+        # Joined, and not a path: a name may have any sign in it.
+        add("EXISTS (SELECT 1 FROM json_each(meta) WHERE key = ? AND value = ?)", name, value)
     if chosen.tag:
         add("EXISTS (SELECT 1 FROM json_each(tags) WHERE value = ?)", chosen.tag)
     return " AND ".join(fragments), values

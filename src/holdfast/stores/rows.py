@@ -48,7 +48,8 @@ _REASONS = tuple(Reason)
 _ENCODINGS = (None, *Encoding)
 
 _pack = msgspec.msgpack.Encoder().encode
-_tags_text = msgspec.json.Encoder().encode
+_json_text = msgspec.json.Encoder().encode
+_meta_of = msgspec.json.Decoder(dict[str, str]).decode
 _tags_of = msgspec.json.Decoder(tuple[str, ...]).decode
 _freed_of = msgspec.msgpack.Decoder(tuple[Token, ...]).decode
 _failure_of = msgspec.msgpack.Decoder(Failure).decode
@@ -70,7 +71,7 @@ def spec_row(spec: Spec) -> Row:
         spec.submitted_ms,
         spec.due_ms,
         spec.queue,
-        _tags_text(spec.tags).decode() if spec.tags else "[]",
+        _json_text(spec.tags).decode() if spec.tags else "[]",
         spec.priority,
         spec.key,
         bytearray(spec.code),
@@ -139,9 +140,14 @@ def rest_row(life: Life) -> Row:
     )
 
 
-def likeness_row(spec: Spec) -> Row:
-    """Return the column `LIKENESS`."""
-    return (bytearray(spec.likeness),)
+def rare_row(spec: Spec) -> Row:
+    """Return the columns `RARE`."""
+    return (bytearray(spec.likeness), _json_text(dict(spec.meta)).decode())
+
+
+def has_rare(spec: Spec) -> bool:
+    """Tell whether any column of `RARE` holds more than its empty value."""
+    return bool(spec.likeness or spec.meta)
 
 
 def has_history(life: Life) -> bool:
@@ -208,6 +214,7 @@ def _task_of(row: Sequence[Any]) -> Task:
         row[13],
         row[14] == 1,
         row[51],
+        tuple(sorted(_meta_of(row[52]).items())) if row[52] != "{}" else (),
     )
     return Task(spec, _life_of(row))
 

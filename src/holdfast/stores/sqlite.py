@@ -25,7 +25,7 @@ from holdfast.errors import (
 from holdfast.model.ids import TaskId
 from holdfast.model.task import Task, rank_of
 from holdfast.observe import logger
-from holdfast.ports import Changes, ReadyPage, Receipt, StoreFacts, WorkerRow
+from holdfast.ports import Changes, QueueRow, ReadyPage, Receipt, StoreFacts, WorkerRow
 from holdfast.stores import statements, turn
 from holdfast.stores.checkpoint import WAL_BYTES_MAX, WalCheckpoints
 from holdfast.stores.connections import Database, Durability, connect, is_file, opening_failed
@@ -158,7 +158,8 @@ class SQLiteStore:
 
         Raises StoreGoneError where it went into files that nobody will find.
         `spec` of an update is not written: what was asked never changes. Within a turn the order
-        is outages, forgotten workers, workers, code, inserts, updates, attempts, events.
+        is outages, forgotten workers, workers, code, functions, queues, inserts, updates, attempts,
+        events, removals.
         """
         try:
             encoded = turn.encode(changes)
@@ -227,6 +228,14 @@ class SQLiteStore:
         """Return those of the tasks that exist, in no order."""
         return await self._load(statements.load_tasks, tasks)
 
+    async def pruned(self, tasks: Sequence[TaskId]) -> list[TaskId]:
+        """Return those of the tasks that were removed of late, in no order."""
+        found: list[TaskId] = []
+        for chunk in statements.in_chunks(tasks):
+            rows = await self._rows(*_filled(statements.pruned, chunk))
+            found += [TaskId(row[0]) for row in rows]
+        return found
+
     async def load_keys(self, keys: Sequence[str]) -> list[Task]:
         """Return the tasks that hold these keys, in no order."""
         return await self._load(statements.load_keys, [key for key in keys if key])
@@ -285,6 +294,11 @@ class SQLiteStore:
     async def worker_rows(self) -> list[WorkerRow]:
         """Return all workers ever seen, by identity."""
         return [WorkerRow(*row) for row in await self._rows(statements.WORKERS)]
+
+    async def queue_rows(self) -> list[QueueRow]:
+        """Return the queues of which something is, or was, wanted, by name."""
+        rows = await self._rows(statements.QUEUES)
+        return [QueueRow(name, paused == 1) for name, paused in rows]
 
     async def load_code(self, digest: bytes) -> bytes | None:
         """Return the bytes of a pickled function, None where they are not here."""

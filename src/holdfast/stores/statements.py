@@ -34,11 +34,11 @@ REST = (
     "saved_number saved_digest avoid avoid_until_ms failure"
 ).split()
 
-LIKENESS = ["likeness"]
-"""Of `Spec` too, but for few tasks: the plain insert leaves it empty, and no update writes it."""
+RARE = ["likeness", "meta"]
+"""Of `Spec` too, but for few tasks: the plain insert leaves them empty, no update writes them."""
 
 _REST_EMPTY = {"freed": "x''", "saved_digest": "x''", "avoid": "''", "failure": "x''"}
-READ = SPEC[:-2] + HEAD + ENDING + REST + LIKENESS
+READ = SPEC[:-2] + HEAD + ENDING + REST + RARE
 """The columns of which a task is made again; `needs` and `rank` are derived."""
 BLOBS = frozenset(
     "id payload payload_digest code token result result_digest freed saved_digest failure "
@@ -79,7 +79,7 @@ def _insert(table: str, columns: list[str], rows: int, verb: str = "INSERT") -> 
 
 @cache
 def insert_plain(rows: int) -> str:
-    """New tasks that have no history and no likeness, be they claimed already.
+    """New tasks that have no history and nothing rare, be they claimed already.
 
     Closes: the same submission twice, and two submissions of one key. The loser is not written;
     the count of written rows tells.
@@ -90,9 +90,7 @@ def insert_plain(rows: int) -> str:
 @cache
 def insert_full(rows: int) -> str:
     """New tasks with every column. Closes the same race as `insert_plain`."""
-    return (
-        _insert("tasks", SPEC + HEAD + ENDING + REST + LIKENESS, rows) + " ON CONFLICT DO NOTHING"
-    )
+    return _insert("tasks", SPEC + HEAD + ENDING + REST + RARE, rows) + " ON CONFLICT DO NOTHING"
 
 
 def _update(assigned: list[str], constants: list[str], rows: int) -> str:
@@ -173,6 +171,29 @@ FORGET_WORKER = "DELETE FROM workers WHERE (identity, incarnation, number) = (?,
 INSERT_CODE = "INSERT INTO code (digest, data) VALUES (?, ?) ON CONFLICT DO NOTHING"
 """Closes: two clients that bring the same function; the bytes are the same by their digest."""
 
+PRUNE = "DELETE FROM tasks WHERE id = ? AND state >= 3"
+"""Closes: nothing; what has ended never changes. That it has is seen here all the same."""
+
+PRUNE_REST = tuple(
+    f"DELETE FROM {table} WHERE {column} = ?"
+    for table, column in (
+        ("bodies", "id"),
+        ("results", "id"),
+        ("attempts", "task"),
+        ("events", "task"),
+    )
+)
+INSERT_PRUNED = "INSERT OR REPLACE INTO pruned (id, pruned_ms) VALUES (?, ?)"
+FORGET_PRUNED = "DELETE FROM pruned WHERE pruned_ms < ?"
+
+INSERT_FUNCTION = (
+    "INSERT INTO functions (id, name, function, code, python, registered_ms) "
+    "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+)
+"""Closes: a registration that is said twice; it never changes."""
+
+SET_QUEUE = "INSERT OR REPLACE INTO queues (name, paused) VALUES (?, ?)"
+
 SET_TURN = "UPDATE meta SET turn = ?"
 
 # --- Reading -----------------------------------------------------------------------------------
@@ -231,6 +252,12 @@ def kept_code(rows: int) -> str:
     return f"SELECT digest FROM code WHERE digest IN ({','.join('?' * rows)})"
 
 
+@cache
+def pruned(rows: int) -> str:
+    """Ids of tasks that were removed."""
+    return f"SELECT id FROM pruned WHERE id IN ({','.join('?' * rows)})"
+
+
 RUNNING = packed_tasks(
     f"SELECT * FROM tasks WHERE state = 1 AND id > ? ORDER BY id LIMIT {ROWS_MAX}"
 )
@@ -270,6 +297,12 @@ def _ended_last(state: int) -> str:
     )
 
 
+REGISTERED = "SELECT id, name, function, code, python, registered_ms FROM functions WHERE id = ?"
+ALL_REGISTERED = (
+    "SELECT id, name, function, code, python, registered_ms FROM functions "
+    "WHERE (? = '' OR name = ?) AND (? = x'' OR id < ?) ORDER BY id DESC LIMIT ?"
+)
+QUEUES = "SELECT name, paused FROM queues ORDER BY name"
 CODE = "SELECT data FROM code WHERE digest = ?"
 COUNTS = """
 SELECT 0, count(*) FROM tasks WHERE state = 0 AND due_ms = 0
@@ -291,6 +324,12 @@ SELECT function, count(*), sum(state = 4) AS failed, avg(ran_ms), max(ran_ms) AS
 """
 """Walks the index of what ended backward, state by state: the cost is that of the tasks asked for,
 not of those that are kept."""
+DEPTHS = """
+SELECT needs, 0, count(*), min(id) FROM tasks WHERE state = 0 AND due_ms = 0 GROUP BY needs
+UNION ALL
+SELECT needs, 1, count(*), min(id) FROM tasks WHERE state = 0 AND due_ms > 0 GROUP BY needs
+"""
+"""The first branch reads one index alone. An id begins with the time of its submission."""
 
 EVENTS = (
     "SELECT task, at_ms, kind, fence, worker, detail FROM events WHERE task = ? ORDER BY number"

@@ -15,6 +15,7 @@ from itertools import chain
 
 from holdfast.errors import StoreRefusedError
 from holdfast.model.ids import TaskId
+from holdfast.model.limits import PRUNED_KEPT_MS
 from holdfast.model.task import Task
 from holdfast.ports import Changes, Receipt
 from holdfast.stores import rows, statements
@@ -50,6 +51,10 @@ class Turn:
     code: list[Row]
     outages: list[str]
     forgotten: list[Row]
+    queues: list[Row]
+    functions: list[Row]
+    pruned: list[TaskId]
+    pruned_ms: int
 
     @property
     def log_bytes(self) -> int:
@@ -84,6 +89,12 @@ def encode(changes: Changes) -> Turn:
         code=[(c.digest, c.data) for c in changes.code],
         outages=changes.outages,
         forgotten=[(w.identity, w.incarnation, w.number) for w in changes.forgotten],
+        queues=[(q.name, q.paused + 0) for q in changes.queues],
+        functions=[
+            (f.id, f.name, f.function, f.code, f.python, f.registered_ms) for f in changes.functions
+        ],
+        pruned=changes.pruned,
+        pruned_ms=changes.pruned_ms,
     )
     _encode_tasks(changes, turn)
     turn.events.rows = [
@@ -111,10 +122,10 @@ def _encode_tasks(changes: Changes, turn: Turn) -> None:
     for task in changes.inserts:
         spec, life = task.spec, task.life
         row = rows.spec_row(spec) + rows.head_row(life)
-        if rows.is_fresh(life) and not spec.likeness:
+        if rows.is_fresh(life) and not rows.has_rare(spec):
             plain.rows.append(row)
         else:
-            rest = rows.ending_row(life) + rows.rest_row(life) + rows.likeness_row(spec)
+            rest = rows.ending_row(life) + rows.rest_row(life) + rows.rare_row(spec)
             full.rows.append(row + rest)
         if len(spec.payload.data) > rows.INLINE_ROW_BYTES:
             turn.bodies.rows.append((bytearray(spec.id), bytearray(spec.payload.data)))
@@ -172,6 +183,10 @@ def _write_all(connection: sqlite3.Connection, turn: Turn, *, careful: bool) -> 
             )
     for row in turn.code:
         connection.execute(statements.INSERT_CODE, row)
+    for row in turn.functions:
+        connection.execute(statements.INSERT_FUNCTION, row)
+    for row in turn.queues:
+        connection.execute(statements.SET_QUEUE, row)
     for batch in turn.inserts:
         receipt.refused_inserts += _write_batch(connection, batch, careful=careful)
     refused = set(receipt.refused_inserts)
@@ -182,8 +197,19 @@ def _write_all(connection: sqlite3.Connection, turn: Turn, *, careful: bool) -> 
     _write_others(connection, turn.results, refused)
     _write_others(connection, turn.attempts, refused)
     _write_others(connection, turn.events, refused)
+    if turn.pruned:
+        _prune(connection, turn)
     connection.execute(statements.SET_TURN, (turn.number,))
     return receipt
+
+
+def _prune(connection: sqlite3.Connection, turn: Turn) -> None:
+    for task in turn.pruned:
+        if connection.execute(statements.PRUNE, (task,)).rowcount == 1:
+            for sql in statements.PRUNE_REST:
+                connection.execute(sql, (task,))
+            connection.execute(statements.INSERT_PRUNED, (task, turn.pruned_ms))
+    connection.execute(statements.FORGET_PRUNED, (turn.pruned_ms - PRUNED_KEPT_MS,))
 
 
 def _write_batch(connection: sqlite3.Connection, batch: Batch, *, careful: bool) -> list[TaskId]:

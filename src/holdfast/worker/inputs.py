@@ -21,7 +21,7 @@ from holdfast.observe import TaskSet, logger
 from holdfast.ports import Order
 from holdfast.worker.transfers import Transfers
 
-CODE_BYTES_MAX = 64 * 1024 * 1024
+CODES_BYTES_MAX = 64 * 1024 * 1024
 DOWNLOADS_MAX = 4
 TRIES_MAX = 20
 """Downloads of one payload that may break off while there is a session."""
@@ -208,7 +208,7 @@ class Inputs:
         if digest not in self._code:
             self._code_bytes += len(data)
         self._code[digest] = data
-        while self._code_bytes > CODE_BYTES_MAX and len(self._code) > 1:
+        while self._code_bytes > CODES_BYTES_MAX and len(self._code) > 1:
             _, old = self._code.popitem(last=False)
             self._code_bytes -= len(old)
 

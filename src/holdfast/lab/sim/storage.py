@@ -18,7 +18,16 @@ from holdfast.lab.sim.loop import Party, SimLoop
 from holdfast.lab.sim.witness import POISON
 from holdfast.model.ids import TaskId
 from holdfast.model.task import Lease, Phase, State, Task
-from holdfast.ports import Changes, ReadyPage, Receipt, Store, StoreFacts, Update, WorkerRow
+from holdfast.ports import (
+    Changes,
+    QueueRow,
+    ReadyPage,
+    Receipt,
+    Store,
+    StoreFacts,
+    Update,
+    WorkerRow,
+)
 
 COMMIT_SECONDS = (0.0002, 0.003)
 READ_SECONDS = (0.00002, 0.0004)
@@ -131,6 +140,11 @@ class FaultyStore:
         await self._read()
         return await self._inner.load(tasks)
 
+    async def pruned(self, tasks: Sequence[TaskId]) -> list[TaskId]:
+        """See `ports.Store`."""
+        await self._read()
+        return await self._inner.pruned(tasks)
+
     async def load_keys(self, keys: Sequence[str]) -> list[Task]:
         """See `ports.Store`."""
         await self._read()
@@ -165,6 +179,11 @@ class FaultyStore:
         """See `ports.Store`."""
         await self._read()
         return await self._inner.worker_rows()
+
+    async def queue_rows(self) -> list[QueueRow]:
+        """See `ports.Store`."""
+        await self._read()
+        return await self._inner.queue_rows()
 
     async def load_code(self, digest: bytes) -> bytes | None:
         """See `ports.Store`."""
