@@ -50,7 +50,10 @@ ENVIRONMENT_READERS = ("holdfast.config", "holdfast.engines.child", "holdfast.en
 """Rooms that touch the environment: configuration, and the two that scrub it for user code."""
 
 LIBRARIES_EVERYWHERE = frozenset({"msgspec"})
-LIBRARY_ROOMS = {"click": "holdfast.cli", "rich": "holdfast.cli"}
+LIBRARY_ROOMS = {
+    **dict.fromkeys(("click", "rich"), "holdfast.cli"),
+    **dict.fromkeys(("fastapi", "pydantic", "starlette"), "holdfast.web"),
+}
 """Libraries that a whole room may import. Every other one is imported by a single module."""
 
 EMPTY_WORDS = frozenset("common enhanced helper helpers manager managers util utils".split())

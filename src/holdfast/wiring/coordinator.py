@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from holdfast.blobs.local import LocalBlobs
     from holdfast.config import CoordinatorSettings
     from holdfast.coordinator.asking import Questions
+    from holdfast.coordinator.desk import Desk
     from holdfast.coordinator.gateway import Gateway
     from holdfast.coordinator.host import Hand, Host
     from holdfast.coordinator.kin import Kin
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from holdfast.stores.reader import SQLiteReader
     from holdfast.stores.sqlite import SQLiteStore
     from holdfast.transports.endpoint import Endpoint
+    from holdfast.web.door import App, Door
     from holdfast.wiring.doors import Doors
 
 _SWITCH_SECONDS = 0.0005
@@ -87,6 +89,7 @@ class _Parts:
     blobs: LocalBlobs
     coordinator: Coordinator
     gateway: Gateway
+    desk: Desk
     host: Host
 
 
@@ -134,6 +137,7 @@ def _assemble(
     from holdfast.blobs.local import LocalBlobs
     from holdfast.clock import SystemClock
     from holdfast.coordinator.asking import Questions
+    from holdfast.coordinator.desk import Desk
     from holdfast.coordinator.host import Host
     from holdfast.coordinator.kin import Kin
     from holdfast.coordinator.service import Coordinator
@@ -171,6 +175,7 @@ def _assemble(
         blobs=LocalBlobs(settings.state_dir.resolve() / "blobs"),
         coordinator=coordinator,
         gateway=gateway,
+        desk=Desk(coordinator, questions),
         host=Host(
             coordinator,
             gateway,
@@ -219,7 +224,8 @@ async def _run(
     await parts.blobs.open()
     tasks = TaskSet(logger("coordinator"))
     vital = _begun(parts, tasks, stop)
-    app = asgi_app(parts.gateway.serve, Routes(parts.gateway, parts.blobs))
+    door = _door(settings, parts)
+    app = asgi_app(parts.gateway.serve, Routes(parts.gateway, parts.blobs, door))
     servers: list[asyncio.Task[None]] = []
     try:
         # Where the store cannot be read, nobody is let in; who dials meanwhile waits.
@@ -258,6 +264,28 @@ async def _run(
             ended.result()
     if parts.host.lost:
         raise StoreGoneError(parts.host.lost)
+
+
+def _door(settings: CoordinatorSettings, parts: _Parts) -> Door:
+    """Return the way to the web application, which is imported when it is first asked for."""
+    from holdfast.web.dialect import dialect_of
+    from holdfast.web.door import Door
+
+    dialect = dialect_of(settings.dialect)
+
+    def load() -> App:
+        from holdfast.clock import SystemClock
+        from holdfast.entropy import BulkEntropy
+        from holdfast.model.ids import IdMint
+        from holdfast.web.app import application
+        from holdfast.web.intake import Intake
+
+        desk, mint = parts.desk, IdMint(BulkEntropy())
+        intake = Intake(desk, parts.reader, parts.blobs, clock=SystemClock(), mint=mint)
+        app: App = application(intake, dialect)
+        return app
+
+    return Door(load)
 
 
 def _begun(parts: _Parts, tasks: TaskSet, stop: asyncio.Event) -> list[asyncio.Task[None]]:
