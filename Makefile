@@ -20,7 +20,7 @@ LOCK_ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help demo test lint format gate coverage bench lab lock clean
+.PHONY: help demo test test-slow lint format gate coverage bench lab lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,9 @@ demo: $(INSTALLED) ## Watch tasks survive the death of what runs them
 # Who names tests to run, `make test ARGS=tests/core`, does not wait for the gate.
 test: lint $(if $(ARGS),,gate) ## Run all checks and all tests, as the continuous integration does
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(INSTALLED) ## Try far more of what can be made from the OpenAPI document
+	@HOLDFAST_EXAMPLES=200 $(BIN)/python -m pytest tests/web/test_schema.py $(ARGS)
 
 lint: $(INSTALLED) ## Check style, format, types and the arrows between the rooms
 	@$(BIN)/ruff check

@@ -290,8 +290,8 @@ def test_every_decision_argues() -> None:
 # What is generated is current.
 
 
-def generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
+def generator(name: str = "generate") -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -302,6 +302,11 @@ def generator() -> ModuleType:
 def test_the_life_of_a_task_is_what_the_tables_give() -> None:
     made = generator()
     assert made.PAGE.read_text(encoding="utf-8") == made.page(), "run python docs/generate.py"
+
+
+def test_the_reference_of_rest_is_what_the_application_gives() -> None:
+    made = generator("reference")
+    assert made.PAGE.read_text(encoding="utf-8") == made.page(), "run python docs/reference.py"
 
 
 def test_the_diagram_has_the_arrows_that_everybody_knows() -> None:
