@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from holdfast.core.dispatch import Crew, Offer
-from holdfast.core.why import why
 from holdfast.model.messages import Assign, Reply, SetQueue
-from holdfast.model.task import needs_of
 from tests.coordinator.stage import Client, Stage, perform
-from tests.stores.suite import queued
 
 
 async def pause(client: Client, queue: str = "default", *, paused: bool = True) -> Reply:
@@ -85,24 +81,3 @@ def test_a_name_that_no_queue_can_have_is_refused() -> None:
             assert (await pause(client, queue)).code == "invalid_input"
 
     perform(scene)
-
-
-def test_a_crew_serves_no_class_of_a_paused_queue() -> None:
-    crew = Crew()
-    worker = Offer("w", slots=1, concurrent_slots=1, queues=(), tags=("gpu",), pull=False)
-    crew.come(worker)
-    assert crew.served("a+gpu~")
-    crew.pause(["a"])
-    assert not crew.served("a+gpu~")
-    assert not crew.served("a")
-    assert crew.served("ab")
-    crew.come(worker)
-    assert not crew.served("a")
-    crew.pause([])
-    assert crew.served("a")
-
-
-def test_why_names_the_pause() -> None:
-    task = queued(1, queue="q")
-    assert needs_of(task.spec) == "q"
-    assert why(task, [], now_ms=0, names={}, paused={"q"}) == "queued: its queue 'q' is paused"

@@ -568,3 +568,18 @@ def test_no_task_is_lost_or_doubled(monkeypatch: pytest.MonkeyPatch) -> None:
     case = Window.TestCase()
     case.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
     case.runTest()
+
+
+def test_a_crew_serves_no_class_of_a_paused_queue() -> None:
+    crew = Crew()
+    worker = offer(slots=1, concurrent_slots=1, tags=("gpu",))
+    crew.come(worker)
+    assert crew.served("a+gpu~")
+    crew.pause(["a"])
+    assert not crew.served("a+gpu~")
+    assert not crew.served("a")
+    assert crew.served("ab")
+    crew.come(worker)
+    assert not crew.served("a")
+    crew.pause([])
+    assert crew.served("a")

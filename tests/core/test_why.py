@@ -43,11 +43,13 @@ def told(
     tags: tuple[str, ...] = (),
     concurrent: bool = False,
     absent: str = "",
+    paused: Sequence[str] = (),
 ) -> str:
     spec = Spec(
         TaskId(bytes(16)), "m:f", Payload(Encoding.JSON), 1, tags=tags, concurrent=concurrent
     )
-    return why(Task(spec, life), offers, now_ms=NOW_MS, names=NAMES, absent=absent)
+    task = Task(spec, life)
+    return why(task, offers, now_ms=NOW_MS, names=NAMES, paused=paused, absent=absent)
 
 
 def running(**fields: Any) -> Life:
@@ -147,3 +149,9 @@ def test_a_worker_that_should_be_here_is_named_where_no_other_serves() -> None:
     assert told(Life(), worker("a", queues=["b"]), absent=ended).endswith(f"; {ended}")
     assert told(Life(), worker("a"), absent=ended) == "queued: no free slot"
     assert told(Life(due_ms=NOW_MS + 1), absent=ended).startswith("starts in")
+
+
+def test_a_task_of_a_paused_queue() -> None:
+    text = "queued: its queue 'default' is paused"
+    assert told(Life(), worker("a"), paused=["default"]) == text
+    assert told(Life(), paused=["other"]) == "queued: no worker is connected"

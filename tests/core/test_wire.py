@@ -41,6 +41,7 @@ from holdfast.model.messages import (
     Recall,
     Refused,
     Reply,
+    SetQueue,
     Settled,
     SetWanted,
     Started,
@@ -59,7 +60,7 @@ TASK, TOKEN = TaskId(bytes(range(16))), Token(bytes(range(16, 32)))
 KINDS = (
     *(Accepted, Answered, Ask, Assign, ClientHello, ClientWelcome, Code, CodeWanted, Draining),
     *(DrainOrder, Ended, Goodbye, HelloMore, Pull, PutCode, Recall, Refused, Reply, Settled),
-    *(SetWanted, Started, StopOrder, Submit, Watch, WishTold, WorkerHello, WorkerWelcome),
+    *(SetQueue, SetWanted, Started, StopOrder, Submit, Watch, WishTold, WorkerHello, WorkerWelcome),
 )
 
 

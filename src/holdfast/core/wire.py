@@ -146,7 +146,8 @@ def size_of(message: Message) -> int:
 
 
 def _spec_bytes(spec: Spec) -> int:
-    words = (spec.function, spec.key, spec.queue, spec.python, *spec.tags)
+    notes = (text for pair in spec.meta for text in pair)
+    words = (spec.function, spec.key, spec.queue, spec.python, *spec.tags, *notes)
     return MESSAGE_BYTES + _payload_bytes(spec.payload) + sum(map(_text_bytes, words))
 
 
