@@ -359,6 +359,14 @@ def test_what_a_silence_owes(court: Court, said: bool, told: bool, owed: str, gu
     assert court.accuses("for its worker's silence") is guilty
 
 
+@pytest.mark.parametrize("owed", ["unheard", "loss"])
+def test_a_report_that_may_be_judged_in_the_turn_of_the_silence(court: Court, owed: str) -> None:
+    court.insert(CLAIMED).dies(started=(TOKEN,)).records.believed["w", 1] = court.now - 1.0
+    court.records.hear("w", court.now - 11.0)
+    court.update(UNHEARD, "worker silent", owed=owed)
+    assert not court.accuses("for its worker's silence")
+
+
 def test_what_the_silence_of_a_started_lease_owes(court: Court) -> None:
     court.sessions.begun[TOKEN] = None
     started = replace(CLAIMED, version=3, phase=Phase.STARTED)

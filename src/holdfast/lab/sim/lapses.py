@@ -109,10 +109,14 @@ class Lapses:
     def _owes_for_silence(self, before: Life, owed: str) -> Iterator[str]:
         """What had begun costs a loss, what nobody knows of is charged as unheard."""
         token, life = before.token, (before.worker, before.incarnation)
+        records = self._records
+        told = life in records.testaments and token in records.testaments[life].started
         # A report that is read, and judged after the silence, puts right what that has charged.
-        judged = life in self._records.buried and token in self._records.testaments[life].started
-        if before.phase is Phase.STARTED or judged:
+        if before.phase is Phase.STARTED or (told and life in records.buried):
             yield from _owing(before, owed, Owed.LOSS, "silence")
+        elif told and life in records.believed:
+            # It may be judged in this very turn.
+            return
         elif token not in self._sessions.begun:
             yield from _owing(before, owed, Owed.UNHEARD, "silence")
 
