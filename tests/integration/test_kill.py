@@ -21,7 +21,9 @@ from tests.conftest import Eventually
 
 PRODUCT = Path(holdfast.__file__).parent
 SEED = "11"
-_SECONDS = 55
+_SECONDS = 150
+"""Two of them at once, on a machine that has other work too."""
+pytestmark = pytest.mark.timeout(_SECONDS + 30)
 
 CHECKS = {
     "core/lease.py": (
